@@ -1,0 +1,344 @@
+//! The nouns of a job: its id, the repository it belongs to, the event that caused it, what it runs and how
+//! it ended.
+//!
+//! The verbs are in the submodules: `state` decides, `ledger` remembers, `run` does.
+
+pub mod ledger;
+pub mod state;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a piece of text is not one of this module's nouns.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NounError {
+    /// Not eleven characters of `0-9a-z`.
+    #[error(
+        "`{0}` is not a job id\nhint: a job id is eleven characters of 0-9 and a-z, as `ephemerd jobs` prints it"
+    )]
+    JobId(String),
+    /// Not `owner/name` as GitHub spells repositories.
+    #[error(
+        "`{0}` is not a repository\nhint: write it as OWNER/NAME, letters, digits, `.`, `_` and `-` only"
+    )]
+    Repo(String),
+}
+
+/// The id of one job: eight characters of time (milliseconds, base 36) and three of chance, so that ids sort
+/// by age and a workspace path stays short enough for Unix sockets inside it (108 bytes, unix(7)).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(String);
+
+impl JobId {
+    /// Makes a new id from a time and a random number; both are parameters so that tests can fix them.
+    pub fn new(now: SystemTime, chance: u32) -> Self {
+        let ms = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+        Self(format!("{}{}", base36(ms, 8), base36(u128::from(chance), 3)))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The `width` least significant base-36 digits of `value`.
+fn base36(mut value: u128, width: usize) -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut out = vec![b'0'; width];
+    for place in out.iter_mut().rev() {
+        // The remainder is below 36, so the index is in range.
+        *place = DIGITS[usize::try_from(value % 36).unwrap_or(0)];
+        value /= 36;
+    }
+    out.into_iter().map(char::from).collect()
+}
+
+impl TryFrom<String> for JobId {
+    type Error = NounError;
+    fn try_from(text: String) -> Result<Self, NounError> {
+        let fits = text.len() == 11 && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+        if fits {
+            Ok(Self(text))
+        } else {
+            Err(NounError::JobId(text))
+        }
+    }
+}
+
+impl FromStr for JobId {
+    type Err = NounError;
+    fn from_str(text: &str) -> Result<Self, NounError> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<JobId> for String {
+    fn from(id: JobId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A repository, `owner/name`. Compared without regard to case, as GitHub compares names; shown as written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Repo {
+    text: String,
+    slash: usize,
+}
+
+impl Repo {
+    /// The part before the slash.
+    pub fn owner(&self) -> &str {
+        &self.text[..self.slash]
+    }
+
+    /// The part after the slash.
+    pub fn name(&self) -> &str {
+        &self.text[self.slash + 1..]
+    }
+
+    /// As written by whoever named it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl TryFrom<String> for Repo {
+    type Error = NounError;
+    fn try_from(text: String) -> Result<Self, NounError> {
+        let word = |part: &str| {
+            !part.is_empty()
+                && part.len() <= 100
+                && part != "."
+                && part != ".."
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        match text.split_once('/') {
+            Some((owner, name)) if word(owner) && word(name) => {
+                let slash = owner.len();
+                Ok(Self { text, slash })
+            }
+            _ => Err(NounError::Repo(text)),
+        }
+    }
+}
+
+impl FromStr for Repo {
+    type Err = NounError;
+    fn from_str(text: &str) -> Result<Self, NounError> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<Repo> for String {
+    fn from(repo: Repo) -> Self {
+        repo.text
+    }
+}
+
+impl fmt::Display for Repo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl PartialEq for Repo {
+    fn eq(&self, other: &Self) -> bool {
+        self.text.eq_ignore_ascii_case(&other.text)
+    }
+}
+
+impl Eq for Repo {}
+
+impl PartialOrd for Repo {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Repo {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.text
+            .to_ascii_lowercase()
+            .cmp(&other.text.to_ascii_lowercase())
+    }
+}
+
+/// What caused a job and from where: everything trust looks at. Field names are GitHub's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The repository whose workflow it is.
+    pub repo: Repo,
+    /// The event's name as GitHub writes it, for example `push`.
+    pub event: String,
+    /// The repository the code comes from; `None` when unknown (a deleted fork, say), which is never native.
+    pub head: Option<Repo>,
+    /// The branch pushed to, or a pull request's base branch.
+    pub branch: Option<String>,
+    /// Labels of the pull request.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// The account that caused the event.
+    pub actor: Option<String>,
+}
+
+/// One job, as a source hands it over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The command: program and arguments, never passed through a shell.
+    pub command: Vec<String>,
+    /// Variables added to the job's environment after those of the configuration.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Shorter than the configured timeout, in seconds; `None` takes the configured one.
+    #[serde(default)]
+    pub timeout_s: Option<u64>,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The command ended by itself.
+    Exited {
+        /// Its exit code, 0 to 255.
+        code: u8,
+    },
+    /// A signal that was not ours ended the command.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It ran longer than allowed.
+    TimedOut {
+        /// The limit in seconds.
+        limit_s: u64,
+    },
+    /// It went over a limit and was stopped.
+    OverLimit {
+        /// Which limit, with the figures.
+        what: String,
+    },
+    /// Somebody cancelled it.
+    Cancelled,
+    /// It was never started, for a reason that lies in trust or in what the host can enforce.
+    Refused {
+        /// The reason.
+        reason: String,
+    },
+    /// Something of ours failed before or while it ran.
+    Failed {
+        /// What failed, with its hint.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// Whether the job's command ran and ended with code 0.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Exited { code: 0 })
+    }
+
+    /// The code `exec` and `submit --wait` end with: the command's own, 128 + N for signal N as shells do,
+    /// 124 for a timeout as timeout(1) does, and 125 for everything that is not the command's doing.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Exited { code } => *code,
+            Self::Signalled { signal } => 128u8.saturating_add(u8::try_from(*signal).unwrap_or(127)),
+            Self::TimedOut { .. } => 124,
+            Self::OverLimit { .. } | Self::Cancelled => 137,
+            Self::Refused { .. } | Self::Failed { .. } => 125,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { code: 0 } => write!(f, "ok"),
+            Self::Exited { code } => write!(f, "exit {code}"),
+            Self::Signalled { signal } => write!(f, "signal {signal}"),
+            Self::TimedOut { limit_s } => write!(f, "timed out after {limit_s} s"),
+            Self::OverLimit { what } => write!(f, "over limit: {what}"),
+            Self::Cancelled => write!(f, "cancelled"),
+            Self::Refused { reason } => write!(f, "refused: {reason}"),
+            Self::Failed { reason } => write!(f, "failed: {reason}"),
+        }
+    }
+}
+
+/// Something a job holds on this host. Recorded in the ledger before it is acquired; undone newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Acquisition {
+    /// The job's folder below `<data_dir>/native`; the path follows from the job id.
+    Workspace,
+    /// The job's processes: everything in its sandbox and, with an account per slot, of its uid.
+    Processes {
+        /// The account they run as.
+        uid: u32,
+        /// Whether no other job shares the account, so that everything of this uid may be killed.
+        exclusive: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn job_ids_sort_by_age_and_parse_back() {
+        let old = JobId::new(UNIX_EPOCH + Duration::from_millis(1_800_000_000_000), 46_655);
+        let new = JobId::new(UNIX_EPOCH + Duration::from_millis(1_800_000_000_001), 0);
+        assert!(old < new);
+        assert_eq!(old.to_string().parse::<JobId>().unwrap(), old);
+    }
+
+    #[test]
+    fn refuses_a_job_id_that_could_leave_its_folder() {
+        for bad in ["", "../../../etc", "abc", "ABCDEFGHIJK", "abcdefghij/"] {
+            assert!(bad.parse::<JobId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn repositories_compare_without_case() {
+        let a: Repo = "Acme/iOS".parse().unwrap();
+        let b: Repo = "acme/ios".parse().unwrap();
+        assert_eq!(a, b);
+        assert_eq!(a.to_string(), "Acme/iOS");
+    }
+
+    #[test]
+    fn refuses_repositories_that_github_could_not_have() {
+        for bad in [
+            "acme",
+            "acme/",
+            "/ios",
+            "a/b/c",
+            "acme/i os",
+            "acme/*",
+            "acme/..",
+            "a\u{e9}/b",
+        ] {
+            assert!(bad.parse::<Repo>().is_err(), "{bad}");
+        }
+    }
+}

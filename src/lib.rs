@@ -1,0 +1,26 @@
+//! ephemerd runs CI jobs directly on a host its owner controls, each fenced in by the operating system
+//! and gone afterwards without a trace.
+//!
+//! ```text
+//!  source ─► JobSpec ─► trust ─► Route ─┬─ Refuse → reason, shown in `jobs`
+//!                                       ├─ Vm     → refused while no VM backend is configured
+//!                                       └─ Native → slot
+//!    → ledger       every acquisition is recorded before it happens
+//!    → workspace    folders of the slot's account
+//!    → profile      render → parse back → check expectations
+//!    → sandbox      launch plan → warden → confined process
+//!    → supervise    output by pipe, limits, timeout, cancel
+//!    → scrub        ledger backwards: kill → remove → verify clean
+//! ```
+//!
+//! Three stages are kept apart. **Decide** is pure: [`trust`], [`job::state`], [`profile`]. **Describe** is
+//! pure too and yields commands, policies and plans as data. **Do** is [`host`], [`warden`] and the
+//! sandbox's init, which alone start programs and change the system.
+
+pub mod config;
+pub mod host;
+pub mod job;
+pub mod profile;
+pub mod sandbox;
+pub mod slot;
+pub mod trust;
