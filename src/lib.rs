@@ -17,6 +17,7 @@
 //! pure too and yields commands, policies and plans as data. **Do** is [`host`], [`warden`] and the
 //! sandbox's init, which alone start programs and change the system.
 
+pub mod cli;
 pub mod config;
 pub mod host;
 pub mod job;
@@ -24,3 +25,4 @@ pub mod profile;
 pub mod sandbox;
 pub mod slot;
 pub mod trust;
+pub mod workspace;

@@ -1,0 +1,176 @@
+//! `ephemerd host`: what this host needs before it can run jobs.
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::Format;
+use crate::config::Config;
+use crate::host::Host;
+use crate::host::accounts::{Status, Step, Wanted, setup};
+
+/// Version of the JSON answer.
+const VERSION: u32 = 1;
+
+/// `ephemerd host`
+#[derive(Debug, Args)]
+pub struct HostArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: HostCommand,
+}
+
+/// The commands of `ephemerd host`.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Create the group and accounts jobs run as, where they are missing (needs root)
+    Setup(SetupArgs),
+}
+
+/// `ephemerd host setup`
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How the answer is printed
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// The JSON answer.
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: u32,
+    steps: &'a [Settled],
+}
+
+/// A step and what became of it.
+#[derive(Serialize)]
+struct Settled {
+    status: Status,
+    #[serde(flatten)]
+    step: Step,
+    command: String,
+}
+
+/// Runs the command and prints each step to `out`; an error comes after the steps that were taken before it.
+///
+/// # Errors
+///
+/// When accounts exist that do not fit, a step fails, or `out` cannot be written to.
+pub fn run(args: &HostArgs, config: &Config, host: &Host, out: &mut dyn Write) -> anyhow::Result<()> {
+    let HostCommand::Setup(SetupArgs { dry_run, format }) = args.command;
+    let wanted = Wanted {
+        account: &config.host.account,
+        slots: config.native.slots,
+        accounts: config.native.accounts,
+    };
+    let mut settled = Vec::new();
+    let result = setup(host, &wanted, dry_run, &mut |step, status| {
+        settled.push(Settled {
+            status,
+            step: step.clone(),
+            command: step.command(host).to_string(),
+        });
+    });
+    print(&settled, format, out)?;
+    Ok(result?)
+}
+
+fn print(settled: &[Settled], format: Format, out: &mut dyn Write) -> io::Result<()> {
+    match format {
+        Format::Text => print_text(settled, out),
+        Format::Json => {
+            let answer = Answer {
+                version: VERSION,
+                steps: settled,
+            };
+            serde_json::to_writer_pretty(&mut *out, &answer)?;
+            writeln!(out)
+        }
+    }
+}
+
+fn print_text(settled: &[Settled], out: &mut dyn Write) -> io::Result<()> {
+    for Settled {
+        status,
+        step,
+        command,
+    } in settled
+    {
+        match status {
+            Status::AlreadyFits => writeln!(out, "already fits  {step}")?,
+            Status::WouldDo => writeln!(out, "would do      {step}\n              {command}")?,
+            Status::Done => writeln!(out, "done          {step}")?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(format: Format) -> String {
+        let host = Host::system();
+        let group = |status, name: &str| {
+            let step = Step::CreateGroup {
+                name: name.to_owned(),
+            };
+            Settled {
+                status,
+                command: step.command(&host).to_string(),
+                step,
+            }
+        };
+        let settled = [
+            group(Status::AlreadyFits, "a"),
+            group(Status::WouldDo, "b"),
+            group(Status::Done, "c"),
+        ];
+        let mut out = Vec::new();
+        print(&settled, format, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn prints_what_fits_and_the_command_of_what_would_be_done() {
+        insta::assert_snapshot!(printed(Format::Text), @r"
+        already fits  group `a`
+        would do      group `b`
+                      /usr/sbin/groupadd --system b
+        done          group `c`
+        ");
+    }
+
+    #[test]
+    fn prints_one_json_document_with_a_version() {
+        insta::assert_snapshot!(printed(Format::Json), @r#"
+        {
+          "version": 1,
+          "steps": [
+            {
+              "status": "already-fits",
+              "create": "group",
+              "name": "a",
+              "command": "/usr/sbin/groupadd --system a"
+            },
+            {
+              "status": "would-do",
+              "create": "group",
+              "name": "b",
+              "command": "/usr/sbin/groupadd --system b"
+            },
+            {
+              "status": "done",
+              "create": "group",
+              "name": "c",
+              "command": "/usr/sbin/groupadd --system c"
+            }
+          ]
+        }
+        "#);
+    }
+}

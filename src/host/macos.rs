@@ -1,0 +1,53 @@
+//! System calls that only macOS has: the twin of `linux.rs`, with the same functions.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat};
+
+/// Opens the folder `name` of `dir`, which is no path; `EXDEV` says that another volume is mounted on it.
+pub(super) fn open_folder_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let folder = openat(dir, name, flags, Mode::empty())?;
+    // Every mount of macOS has a device number of its own; there are no bind mounts.
+    if fstat(&folder)?.st_dev == fstat(dir)?.st_dev {
+        Ok(folder)
+    } else {
+        Err(Errno::EXDEV)
+    }
+}
+
+/// Clears all flags of an open file or folder, `uchg` and `uappnd` above all; see chflags(2).
+pub(super) fn clear_flags(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: `file` is open, and the call takes no pointers.
+    Errno::result(unsafe { libc::fchflags(file.as_raw_fd(), 0) }).map(drop)
+}
+
+/// Clears all flags of `name` in `dir` without opening it: any account can set `uchg` on its own symlinks,
+/// sockets and fifos, and setattrlistat(2) reaches those too.
+pub(super) fn clear_flags_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    let mut list = libc::attrlist {
+        bitmapcount: libc::ATTR_BIT_MAP_COUNT,
+        reserved: 0,
+        commonattr: libc::ATTR_CMN_FLAGS,
+        volattr: 0,
+        dirattr: 0,
+        fileattr: 0,
+        forkattr: 0,
+    };
+    let mut flags: u32 = 0;
+    // SAFETY: `name` is NUL-terminated, `list` asks for one u32, `flags` is one, and all outlive the call.
+    let result = unsafe {
+        libc::setattrlistat(
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            (&raw mut list).cast(),
+            (&raw mut flags).cast(),
+            size_of::<u32>(),
+            libc::FSOPT_NOFOLLOW,
+        )
+    };
+    Errno::result(result).map(drop)
+}
