@@ -1,13 +1,31 @@
 //! The configuration, resolved: every value present, checked and in its own unit.
 //!
-//! Raw text becomes these types in `resolve`; nothing else in the program reads the file.
+//! ```text
+//!  file ─► raw ─► resolve ─► Config ─► show
+//!            └─ keys ─┘ one table: types, defaults, suggestions, documentation
+//! ```
+//!
+//! `raw` knows which keys there are and of which TOML type; `resolve` knows what values mean and which
+//! contradict each other. All problems of a file are told at once, each with its line and column. Nothing
+//! else in the program reads the file. The built-in defaults are the empty file.
+
+mod grants;
+pub mod keys;
+mod problem;
+mod raw;
+mod resolve;
+pub mod show;
+pub mod size;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
+pub use problem::{ConfigError, Place, Problem};
+
+use crate::host::Os;
 use crate::job::Repo;
 use crate::profile::Posture;
 use crate::sandbox::Axis;
@@ -168,4 +186,114 @@ pub enum LogLevel {
     Debug,
     /// And everything else.
     Trace,
+}
+
+impl Config {
+    /// Whether jobs can be sent to a VM; they cannot, because no key configures a VM backend.
+    pub const fn has_vm_backend(&self) -> bool {
+        false
+    }
+}
+
+/// A configuration and where each of its values comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// The file's name as it was given.
+    pub file: String,
+    /// Dotted keys, with names in quotes where TOML wants them, and where their values stand.
+    pub origins: BTreeMap<String, KeyOrigin>,
+}
+
+/// Where the value of a key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
+pub enum KeyOrigin {
+    /// It is the default.
+    Default,
+    /// It stands in the file.
+    File {
+        /// Line of the key, from 1.
+        line: usize,
+    },
+}
+
+/// The path of the configuration when none is given.
+pub fn default_path(os: Os) -> &'static Utf8Path {
+    Utf8Path::new(match os {
+        Os::Linux => "/etc/ephemerd/ephemerd.toml",
+        // /etc is a link to this folder on macOS, and profiles want resolved paths.
+        Os::MacOs => "/private/etc/ephemerd/ephemerd.toml",
+    })
+}
+
+/// The configuration in the file at `path`.
+///
+/// # Errors
+///
+/// When the file cannot be read, or with everything that is wrong with it.
+pub fn load(path: &Utf8Path) -> Result<Loaded, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(&text, path.as_str())
+}
+
+/// The configuration in the file at `given`; without one that at the default path, which need not exist:
+/// then the defaults apply.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_or_default(given: Option<&Utf8Path>, os: Os) -> Result<Loaded, ConfigError> {
+    if let Some(path) = given {
+        return load(path);
+    }
+    match load(default_path(os)) {
+        Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => defaults(),
+        other => other,
+    }
+}
+
+/// The configuration of the empty file.
+///
+/// # Errors
+///
+/// None that a test of the key table would not have found.
+pub fn defaults() -> Result<Loaded, ConfigError> {
+    parse("", "built-in defaults")
+}
+
+/// The configuration that `text` states; `file` is its name in messages.
+///
+/// # Errors
+///
+/// With everything that is wrong with the text.
+pub fn parse(text: &str, file: &str) -> Result<Loaded, ConfigError> {
+    let raw = raw::read(text);
+    let origins = origins(&raw);
+    let config = resolve::resolve(raw).map_err(|problems| ConfigError::Invalid {
+        file: file.to_owned(),
+        problems,
+    })?;
+    Ok(Loaded {
+        config,
+        file: file.to_owned(),
+        origins,
+    })
+}
+
+/// Where each key's value stands: every key with a name of its own, and what the file adds.
+fn origins(raw: &raw::RawFile) -> BTreeMap<String, KeyOrigin> {
+    let fixed = keys::KEYS.iter().filter(|key| key.is_fixed());
+    let mut origins: BTreeMap<String, KeyOrigin> = fixed
+        .map(|key| (key.name.to_owned(), KeyOrigin::Default))
+        .collect();
+    origins.extend(raw.entries.iter().map(|(name, entry)| {
+        let line = entry.key_place.line;
+        (name.clone(), KeyOrigin::File { line })
+    }));
+    origins
 }

@@ -1,0 +1,189 @@
+//! `ephemerd route`: where a job would run, and why, without running it.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::Format;
+use crate::config::Config;
+use crate::job::{Origin, Repo};
+use crate::trust::{Decision, Route, decide};
+
+/// The job that is asked about.
+#[derive(Debug, Clone, Args)]
+pub struct RouteArgs {
+    /// The repository whose workflow it is, OWNER/NAME
+    pub repo: Repo,
+    /// The event that causes the job
+    #[arg(long, default_value = "push")]
+    pub event: String,
+    /// The repository the code comes from; unless given, REPO itself, and unknown for a pull_request
+    #[arg(long, value_name = "REPO")]
+    pub head: Option<Repo>,
+    /// The branch pushed to, or a pull request's base branch
+    #[arg(long)]
+    pub branch: Option<String>,
+    /// A label of the pull request; may be repeated
+    #[arg(long = "label", value_name = "LABEL")]
+    pub labels: Vec<String>,
+    /// The account that causes the event
+    #[arg(long)]
+    pub actor: Option<String>,
+    /// How to answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+impl RouteArgs {
+    fn origin(&self) -> Origin {
+        let head = match &self.head {
+            Some(head) => Some(head.clone()),
+            None if self.event == "pull_request" => None,
+            None => Some(self.repo.clone()),
+        };
+        Origin {
+            repo: self.repo.clone(),
+            event: self.event.clone(),
+            head,
+            branch: self.branch.clone(),
+            labels: self.labels.clone(),
+            actor: self.actor.clone(),
+        }
+    }
+}
+
+/// Prints where the job would run. The exit code is 0 when it would run somewhere and 1 when it is refused.
+///
+/// # Errors
+///
+/// When standard output cannot be written.
+pub fn run(args: &RouteArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let decision = decide(&config.trust, config.has_vm_backend(), &args.origin());
+    let text = render(&decision, args.format)?;
+    writeln!(io::stdout(), "{text}").context("could not write the answer")?;
+    Ok(ExitCode::from(code(decision.route)))
+}
+
+const fn code(route: Route) -> u8 {
+    match route {
+        Route::Native | Route::Vm => 0,
+        Route::Refuse => 1,
+    }
+}
+
+fn render(decision: &Decision, format: Format) -> anyhow::Result<String> {
+    match format {
+        Format::Json => {
+            serde_json::to_string_pretty(decision).context("could not write the decision as JSON")
+        }
+        Format::Text => {
+            let Decision {
+                route,
+                reason,
+                rule,
+                chain,
+            } = decision;
+            let mut lines = vec![
+                format!("route:  {}", route.as_str()),
+                format!("reason: {reason}"),
+                format!("rule:   {rule}"),
+                "considered:".to_owned(),
+            ];
+            lines.extend(
+                chain
+                    .iter()
+                    .enumerate()
+                    .map(|(i, step)| format!("  {}. {step}", i + 1)),
+            );
+            Ok(lines.join("\n"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: RouteArgs,
+    }
+
+    const CONFIG: &str = "trust.repos.\"acme/*\" = { route = \"native\", branches = [\"main\"] }";
+
+    fn answer(args: &[&str]) -> (u8, String) {
+        let args = Cli::parse_from(["route"].iter().chain(args)).args;
+        let config = crate::config::parse(CONFIG, "e.toml").unwrap().config;
+        let decision = decide(&config.trust, config.has_vm_backend(), &args.origin());
+        (code(decision.route), render(&decision, args.format).unwrap())
+    }
+
+    #[test]
+    fn answers_with_route_reason_and_chain() {
+        let (code, text) = answer(&["acme/ios", "--branch", "main"]);
+        assert_eq!(code, 0);
+        insta::assert_snapshot!(text, @r#"
+        route:  native
+        reason: trust.repos."acme/*" sends acme/ios to native
+        rule:   trust.repos."acme/*"
+        considered:
+          1. no entry names acme/ios exactly
+          2. trust.repos."acme/*" says native
+          3. event `push` may be native
+          4. the code comes from acme/ios itself
+          5. branch `main` matches `main`
+        "#);
+    }
+
+    #[test]
+    fn a_pull_request_without_a_head_has_an_unknown_one() {
+        let (code, text) = answer(&["acme/ios", "--event", "pull_request", "--branch", "main"]);
+        assert_eq!(code, 1);
+        insta::assert_snapshot!(text, @r#"
+        route:  refuse
+        reason: trust.repos."acme/*" allows native, but the repository the code comes from is unknown, which is never native; trust.default says vm, and no VM backend is configured
+        rule:   trust.default
+        considered:
+          1. no entry names acme/ios exactly
+          2. trust.repos."acme/*" says native
+          3. event `pull_request` may be native
+          4. not native: the repository the code comes from is unknown, which is never native
+          5. trust.default says vm
+          6. vm is not possible: no VM backend is configured
+        "#);
+        let own = [
+            "acme/ios",
+            "--event",
+            "pull_request",
+            "--branch",
+            "main",
+            "--head",
+            "ACME/ios",
+        ];
+        assert_eq!(answer(&own).0, 0);
+    }
+
+    #[test]
+    fn answers_in_json() {
+        let (_, text) = answer(&[
+            "zeta/x", "--format", "json", "--label", "a", "--label", "b", "--actor", "mona",
+        ]);
+        insta::assert_snapshot!(text, @r#"
+        {
+          "route": "refuse",
+          "reason": "no entry of trust.repos names zeta/x; trust.default says vm, and no VM backend is configured",
+          "rule": "trust.default",
+          "chain": [
+            "no entry names zeta/x exactly",
+            "no entry names all of zeta",
+            "trust.default says vm",
+            "vm is not possible: no VM backend is configured"
+          ]
+        }
+        "#);
+    }
+}

@@ -1,0 +1,241 @@
+//! The rows of the key table.
+
+use super::{Key, Kind};
+
+const ABSOLUTE: Kind = Kind::Text("absolute path");
+const PATHS: Kind = Kind::List("absolute paths");
+const POSTURE: Kind = Kind::Choice(&["strict", "standard"]);
+const TEXT: Kind = Kind::Text("text");
+
+const fn from(min: u32) -> Kind {
+    Kind::Number { min, max: u32::MAX }
+}
+
+/// Every key, in the order of the documentation.
+pub const KEYS: [Key; 37] = [
+    Key {
+        name: "host.data_dir",
+        kind: ABSOLUTE,
+        default: Some("\"/var/lib/ephemerd\""),
+        doc: "Folder of the ledger, the logs, the control socket and the workspaces.",
+    },
+    Key {
+        name: "host.account",
+        kind: Kind::Text("account name"),
+        default: Some("\"_ephemerd\""),
+        doc: "Service account and group; the account of slot N is this name followed by N.",
+    },
+    Key {
+        name: "native.slots",
+        kind: Kind::Number { min: 1, max: 64 },
+        default: Some("4"),
+        doc: "Jobs that run on this host at once.",
+    },
+    Key {
+        name: "native.accounts",
+        kind: Kind::Choice(&["per-slot", "single"]),
+        default: Some("\"per-slot\""),
+        doc: "An account per slot, or `host.account` for all of them.",
+    },
+    Key {
+        name: "native.posture",
+        kind: POSTURE,
+        default: Some("\"strict\""),
+        doc: "Profile of a job: `strict` denies what is not listed, `standard` allows what is not denied.",
+    },
+    Key {
+        name: "native.job_timeout",
+        kind: Kind::Duration,
+        default: Some("\"2h\""),
+        doc: "Longest time a job may run.",
+    },
+    Key {
+        name: "native.stop_grace",
+        kind: Kind::Duration,
+        default: Some("\"10s\""),
+        doc: "Time between asking a job to stop and killing it.",
+    },
+    Key {
+        name: "native.allow_degraded",
+        kind: Kind::List("axes"),
+        default: Some("[]"),
+        doc: "Axes that may be less than enforced without the job being refused.",
+    },
+    Key {
+        name: "native.extra_read",
+        kind: PATHS,
+        default: Some("[]"),
+        doc: "Paths that every job may read.",
+    },
+    Key {
+        name: "native.extra_write",
+        kind: PATHS,
+        default: Some("[]"),
+        doc: "Paths that every job may read and write.",
+    },
+    Key {
+        name: "native.first_port",
+        kind: Kind::Number {
+            min: 1024,
+            max: 65_535,
+        },
+        default: Some("21000"),
+        doc: "First port of slot 1.",
+    },
+    Key {
+        name: "native.ports_per_slot",
+        kind: Kind::Number { min: 1, max: 64_512 },
+        default: Some("100"),
+        doc: "Ports of each slot; the ranges follow each other.",
+    },
+    Key {
+        name: "native.limits.processes",
+        kind: from(1),
+        default: Some("2048"),
+        doc: "Processes and threads of a job.",
+    },
+    Key {
+        name: "native.limits.memory",
+        kind: Kind::Size,
+        default: Some("\"8GiB\""),
+        doc: "Memory of all processes of a job together.",
+    },
+    Key {
+        name: "native.limits.disk",
+        kind: Kind::Size,
+        default: Some("\"30GiB\""),
+        doc: "Disk of a job's workspace, and its largest single file.",
+    },
+    Key {
+        name: "native.limits.open_files",
+        kind: from(1),
+        default: Some("65536"),
+        doc: "Open files of each process.",
+    },
+    Key {
+        name: "native.limits.output",
+        kind: Kind::Size,
+        default: Some("\"100MiB\""),
+        doc: "Output of a job that is kept in its log.",
+    },
+    Key {
+        name: "native.env.NAME",
+        kind: TEXT,
+        default: None,
+        doc: "Variable added to the minimal environment of every job.",
+    },
+    Key {
+        name: "trust.default",
+        kind: Kind::Choice(&["vm", "refuse"]),
+        default: Some("\"vm\""),
+        doc: "Route of a job that no rule sends elsewhere.",
+    },
+    Key {
+        name: "trust.repos.PATTERN",
+        kind: Kind::Rule,
+        default: None,
+        doc: "Rule for `OWNER/NAME`, or `OWNER/*` for all of an owner's repositories.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.route",
+        kind: Kind::Choice(&["native", "vm", "refuse"]),
+        default: None,
+        doc: "Where the jobs run; the one key a rule must have.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.events",
+        kind: Kind::List("events"),
+        default: None,
+        doc: "Events that may be native; all that ever may when not set.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.pull_requests",
+        kind: Kind::Choice(&["same-repo", "none"]),
+        default: Some("\"same-repo\""),
+        doc: "Pull requests that may be native.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.require_label",
+        kind: Kind::Text("label"),
+        default: None,
+        doc: "Label a pull request must carry to be native.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.allow_bots",
+        kind: Kind::Flag,
+        default: Some("false"),
+        doc: "Whether jobs of an actor ending in `[bot]` may be native.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.branches",
+        kind: Kind::List("branch patterns"),
+        default: None,
+        doc: "Pushed or base branches that may be native; every branch when not set.",
+    },
+    Key {
+        name: "repos.REPO",
+        kind: Kind::Table,
+        default: None,
+        doc: "What the repository `OWNER/NAME` needs beyond `[native]`.",
+    },
+    Key {
+        name: "repos.REPO.posture",
+        kind: POSTURE,
+        default: None,
+        doc: "Takes the place of `native.posture`.",
+    },
+    Key {
+        name: "repos.REPO.job_timeout",
+        kind: Kind::Duration,
+        default: None,
+        doc: "Takes the place of `native.job_timeout`.",
+    },
+    Key {
+        name: "repos.REPO.extra_read",
+        kind: PATHS,
+        default: Some("[]"),
+        doc: "Paths its jobs may read besides `native.extra_read`.",
+    },
+    Key {
+        name: "repos.REPO.extra_write",
+        kind: PATHS,
+        default: Some("[]"),
+        doc: "Paths its jobs may read and write besides `native.extra_write`.",
+    },
+    Key {
+        name: "repos.REPO.env.NAME",
+        kind: TEXT,
+        default: None,
+        doc: "Variable added after, and in place of, `native.env`.",
+    },
+    Key {
+        name: "egress.mode",
+        kind: Kind::Choice(&["offline", "open"]),
+        default: Some("\"offline\""),
+        doc: "What a job reaches: its own loopback alone, or whatever the host reaches.",
+    },
+    Key {
+        name: "control.socket",
+        kind: Kind::Text("path"),
+        default: Some("\"run/ephemerd.sock\""),
+        doc: "Control socket; a relative path is below `host.data_dir`.",
+    },
+    Key {
+        name: "control.admin_group",
+        kind: Kind::Text("group name"),
+        default: Some("\"_ephemerd-admin\""),
+        doc: "Group whose members may use the control socket; only root while there is no such group.",
+    },
+    Key {
+        name: "log.format",
+        kind: Kind::Choice(&["text", "json"]),
+        default: Some("\"text\""),
+        doc: "Lines of the daemon's log, for people or one JSON object each.",
+    },
+    Key {
+        name: "log.level",
+        kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        default: Some("\"info\""),
+        doc: "Least severe level that is logged.",
+    },
+];

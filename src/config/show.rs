@@ -1,0 +1,316 @@
+//! The resolved configuration as rows of key, value and origin. The text form is itself a configuration
+//! file: reading it gives the same configuration.
+
+use std::collections::BTreeMap;
+
+use camino::Utf8PathBuf;
+use serde::Serialize;
+
+use super::keys::{dotted, quote};
+use super::size::{show_duration, show_size};
+use super::{Config, Control, Egress, HostConfig, KeyOrigin, Limits, Loaded, Log, Native, RepoConfig};
+use crate::trust::{Conditions, Route, TrustConfig, TrustRule};
+
+/// One key of the resolved configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// The dotted key.
+    pub key: String,
+    /// The value as TOML.
+    pub value: String,
+    /// `default`, or file and line.
+    pub origin: String,
+}
+
+/// The configuration as text, one `key = value  # origin` a line.
+pub fn show(loaded: &Loaded) -> String {
+    let line = |row: Row| format!("{} = {}  # {}\n", row.key, row.value, row.origin);
+    rows(loaded).into_iter().map(line).collect()
+}
+
+/// The configuration as rows, in the order of the documentation.
+pub fn rows(loaded: &Loaded) -> Vec<Row> {
+    // Destructured, so that a new field does not compile until it is shown.
+    let Config {
+        host,
+        native,
+        trust,
+        repos,
+        egress,
+        control,
+        log,
+    } = &loaded.config;
+    let mut rows = Rows {
+        loaded,
+        rows: Vec::new(),
+    };
+    let HostConfig { data_dir, account } = host;
+    rows.add(&["host", "data_dir"], quote(data_dir.as_str()));
+    rows.add(&["host", "account"], quote(account));
+    rows.native(native);
+    rows.trust(trust);
+    for (name, repo) in repos {
+        rows.repo(name.as_str(), repo);
+    }
+    let Egress { mode } = egress;
+    rows.add(&["egress", "mode"], word(mode));
+    let Control { socket, admin_group } = control;
+    rows.add(&["control", "socket"], quote(socket.as_str()));
+    rows.add(&["control", "admin_group"], quote(admin_group));
+    let Log { format, level } = log;
+    rows.add(&["log", "format"], word(format));
+    rows.add(&["log", "level"], word(level));
+    rows.rows
+}
+
+struct Rows<'a> {
+    loaded: &'a Loaded,
+    rows: Vec<Row>,
+}
+
+impl Rows<'_> {
+    fn add(&mut self, path: &[&str], value: String) {
+        let key = dotted(path.iter().copied());
+        let origin = match self.loaded.origins.get(&key) {
+            Some(KeyOrigin::File { line }) => format!("{}:{line}", self.loaded.file.escape_debug()),
+            Some(KeyOrigin::Default) | None => "default".to_owned(),
+        };
+        self.rows.push(Row { key, value, origin });
+    }
+
+    fn native(&mut self, native: &Native) {
+        let Native {
+            slots,
+            accounts,
+            posture,
+            job_timeout,
+            stop_grace,
+            allow_degraded,
+            extra_read,
+            extra_write,
+            first_port,
+            ports_per_slot,
+            limits,
+            env,
+        } = native;
+        self.add(&["native", "slots"], slots.to_string());
+        self.add(&["native", "accounts"], word(accounts));
+        self.add(&["native", "posture"], word(posture));
+        self.add(&["native", "job_timeout"], quote(&show_duration(*job_timeout)));
+        self.add(&["native", "stop_grace"], quote(&show_duration(*stop_grace)));
+        self.add(
+            &["native", "allow_degraded"],
+            list(allow_degraded.iter().map(word)),
+        );
+        self.add(&["native", "extra_read"], paths(extra_read));
+        self.add(&["native", "extra_write"], paths(extra_write));
+        self.add(&["native", "first_port"], first_port.to_string());
+        self.add(&["native", "ports_per_slot"], ports_per_slot.to_string());
+        let Limits {
+            processes,
+            memory_byte,
+            disk_byte,
+            open_files,
+            output_byte,
+        } = limits;
+        self.add(&["native", "limits", "processes"], processes.to_string());
+        self.add(&["native", "limits", "memory"], quote(&show_size(*memory_byte)));
+        self.add(&["native", "limits", "disk"], quote(&show_size(*disk_byte)));
+        self.add(&["native", "limits", "open_files"], open_files.to_string());
+        self.add(&["native", "limits", "output"], quote(&show_size(*output_byte)));
+        self.env(&["native", "env"], env);
+    }
+
+    fn trust(&mut self, trust: &TrustConfig) {
+        let TrustConfig { default, repos } = trust;
+        self.add(&["trust", "default"], quote(Route::from(*default).as_str()));
+        for rule in repos {
+            let TrustRule {
+                pattern,
+                route,
+                conditions,
+            } = rule;
+            let route = quote(route.as_str());
+            let conditions = stated(conditions);
+            let value = if conditions.is_empty() {
+                route
+            } else {
+                format!("{{ route = {route}, {} }}", conditions.join(", "))
+            };
+            self.add(&["trust", "repos", &pattern.to_string()], value);
+        }
+    }
+
+    fn repo(&mut self, name: &str, repo: &RepoConfig) {
+        let RepoConfig {
+            posture,
+            job_timeout,
+            extra_read,
+            extra_write,
+            env,
+        } = repo;
+        let before = self.rows.len();
+        if let Some(posture) = posture {
+            self.add(&["repos", name, "posture"], word(posture));
+        }
+        if let Some(timeout) = job_timeout {
+            self.add(&["repos", name, "job_timeout"], quote(&show_duration(*timeout)));
+        }
+        if !extra_read.is_empty() {
+            self.add(&["repos", name, "extra_read"], paths(extra_read));
+        }
+        if !extra_write.is_empty() {
+            self.add(&["repos", name, "extra_write"], paths(extra_write));
+        }
+        self.env(&["repos", name, "env"], env);
+        if self.rows.len() == before {
+            self.add(&["repos", name], "{}".to_owned());
+        }
+    }
+
+    fn env(&mut self, section: &[&str], env: &BTreeMap<String, String>) {
+        for (name, value) in env {
+            self.add(&[section, &[name.as_str()]].concat(), quote(value));
+        }
+    }
+}
+
+/// The conditions that differ from the default, as `key = value`.
+fn stated(conditions: &Conditions) -> Vec<String> {
+    let plain = Conditions::default();
+    let Conditions {
+        events,
+        pull_requests,
+        require_label,
+        allow_bots,
+        branches,
+    } = conditions;
+    let mut stated = Vec::new();
+    if let Some(events) = events {
+        stated.push(format!(
+            "events = {}",
+            list(events.iter().map(|event| quote(event)))
+        ));
+    }
+    if *pull_requests != plain.pull_requests {
+        stated.push(format!("pull_requests = {}", word(pull_requests)));
+    }
+    if let Some(label) = require_label {
+        stated.push(format!("require_label = {}", quote(label)));
+    }
+    if *allow_bots != plain.allow_bots {
+        stated.push(format!("allow_bots = {allow_bots}"));
+    }
+    if let Some(branches) = branches {
+        stated.push(format!(
+            "branches = {}",
+            list(branches.iter().map(|branch| quote(branch)))
+        ));
+    }
+    stated
+}
+
+/// The name that serde gives a variant without fields; JSON and TOML write such a word alike.
+fn word(variant: &impl Serialize) -> String {
+    serde_json::to_string(variant).unwrap_or_default()
+}
+
+fn paths(paths: &[Utf8PathBuf]) -> String {
+    list(paths.iter().map(|path| quote(path.as_str())))
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::KEYS;
+    use crate::config::{defaults, parse};
+
+    const FULL: &str = r#"
+[native]
+slots = 2
+stop_grace = "1500ms"
+allow_degraded = ["network", "limits"]
+extra_read = ["/opt/it's \"here\"", "/opt/b"]
+[native.env]
+GREETING = "tab\tquote\" back\\slash é"
+[trust]
+default = "refuse"
+[trust.repos]
+"acme/*" = "native"
+"acme/ios" = { route = "native", events = ["push", "pull_request"], pull_requests = "none", require_label = "ci", allow_bots = true, branches = ["main", "release/*"] }
+"acme/old" = { route = "refuse" }
+[repos."acme/ios"]
+posture = "standard"
+job_timeout = "90m"
+extra_read = ["/opt/x"]
+extra_write = ["/srv/x"]
+env = { A = "1" }
+[repos."acme/plain"]
+"#;
+
+    #[test]
+    fn shows_every_key_that_has_a_name_of_its_own() {
+        let shown: Vec<String> = rows(&defaults().unwrap())
+            .into_iter()
+            .map(|row| row.key)
+            .collect();
+        let known: Vec<&str> = KEYS
+            .iter()
+            .filter(|key| key.is_fixed())
+            .map(|key| key.name)
+            .collect();
+        assert_eq!(shown, known);
+    }
+
+    #[test]
+    fn shows_values_with_their_origins() {
+        insta::assert_snapshot!(show(&parse(FULL, "ephemerd.toml").unwrap()), @r#"
+        host.data_dir = "/var/lib/ephemerd"  # default
+        host.account = "_ephemerd"  # default
+        native.slots = 2  # ephemerd.toml:3
+        native.accounts = "per-slot"  # default
+        native.posture = "strict"  # default
+        native.job_timeout = "2h"  # default
+        native.stop_grace = "1500ms"  # ephemerd.toml:4
+        native.allow_degraded = ["network", "limits"]  # ephemerd.toml:5
+        native.extra_read = ["/opt/it's \"here\"", "/opt/b"]  # ephemerd.toml:6
+        native.extra_write = []  # default
+        native.first_port = 21000  # default
+        native.ports_per_slot = 100  # default
+        native.limits.processes = 2048  # default
+        native.limits.memory = "8GiB"  # default
+        native.limits.disk = "30GiB"  # default
+        native.limits.open_files = 65536  # default
+        native.limits.output = "100MiB"  # default
+        native.env.GREETING = "tab\u0009quote\" back\\slash é"  # ephemerd.toml:8
+        trust.default = "refuse"  # ephemerd.toml:10
+        trust.repos."acme/*" = "native"  # ephemerd.toml:12
+        trust.repos."acme/ios" = { route = "native", events = ["pull_request", "push"], pull_requests = "none", require_label = "ci", allow_bots = true, branches = ["main", "release/*"] }  # ephemerd.toml:13
+        trust.repos."acme/old" = "refuse"  # ephemerd.toml:14
+        repos."acme/ios".posture = "standard"  # ephemerd.toml:16
+        repos."acme/ios".job_timeout = "90m"  # ephemerd.toml:17
+        repos."acme/ios".extra_read = ["/opt/x"]  # ephemerd.toml:18
+        repos."acme/ios".extra_write = ["/srv/x"]  # ephemerd.toml:19
+        repos."acme/ios".env.A = "1"  # ephemerd.toml:20
+        repos."acme/plain" = {}  # ephemerd.toml:21
+        egress.mode = "offline"  # default
+        control.socket = "/var/lib/ephemerd/run/ephemerd.sock"  # default
+        control.admin_group = "_ephemerd-admin"  # default
+        log.format = "text"  # default
+        log.level = "info"  # default
+        "#);
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_as_the_same_configuration() {
+        for text in ["", FULL] {
+            let loaded = parse(text, "a.toml").unwrap();
+            let again = parse(&show(&loaded), "b.toml").unwrap();
+            assert_eq!(again.config, loaded.config);
+        }
+    }
+}
