@@ -1,15 +1,168 @@
-//! The command line: one file per command, the only place that prints.
+//! The command line: what is asked, one file per command. Answers go to standard output, talk to standard
+//! error; the only errors printed are printed in `main`.
 
 pub mod config;
+pub mod exec;
 pub mod host;
+pub mod jobs;
+pub mod origin;
+pub mod probe;
+pub mod profile;
 pub mod route;
+pub mod run;
+pub mod submit;
+pub mod table;
 
-/// How an answer is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+use std::process::ExitCode;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::{ConfigError, Loaded};
+use crate::control::client::ControlError;
+use crate::daemon::start::StartError;
+use crate::host::{Host, Os};
+
+/// Runs CI jobs directly on this host, each fenced in by the operating system and gone afterwards without a
+/// trace.
+#[derive(Debug, Parser)]
+#[command(name = "ephemerd", version, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration file, instead of the one in /etc/ephemerd; without either the defaults apply.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<Utf8PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon.
+    Run,
+    /// Run one command in a fenced slot, without a daemon.
+    Exec(exec::ExecArgs),
+    /// Hand a job to the daemon.
+    Submit(submit::SubmitArgs),
+    /// List jobs, or tell everything about one.
+    Jobs(jobs::JobsArgs),
+    /// Tell how the daemon and its slots are.
+    Status(jobs::StatusArgs),
+    /// Print a job's output.
+    Logs(jobs::LogsArgs),
+    /// End a job.
+    Cancel(jobs::CancelArgs),
+    /// Start no more jobs; running ones go on.
+    Drain,
+    /// Start jobs again, or take a slot out of quarantine.
+    Resume(jobs::ResumeArgs),
+    /// Tell where a job would run, and why.
+    Route(route::RouteArgs),
+    /// Look at the profiles that fence jobs in.
+    Profile(profile::ProfileArgs),
+    /// Prepare this host.
+    Host(host::HostArgs),
+    /// Check or show the configuration.
+    Config(config::ConfigArgs),
+    /// The privileged half of the daemon; started by it.
+    #[command(name = "__warden", hide = true)]
+    Warden {
+        /// Where daemon state lives.
+        #[arg(long)]
+        data_dir: Utf8PathBuf,
+    },
+    /// The live probes, run inside a sandbox.
+    #[command(name = "__probe", hide = true)]
+    Probe(probe::ProbeArgs),
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
     /// For people.
     #[default]
     Text,
-    /// One JSON document.
+    /// One JSON value.
     Json,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever kept it from being done, with a hint where there is one.
+pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let path = cli.config.as_deref();
+    let socket = || Ok::<_, anyhow::Error>(load(path)?.config.control.socket);
+    match &cli.command {
+        Command::Run => run::run(load(path)?, config_file(path)),
+        Command::Exec(args) => exec::run(args, load(path)?, config_file(path)),
+        Command::Submit(args) => submit::run(args, &socket()?),
+        Command::Jobs(args) => jobs::jobs(args, &socket()?),
+        Command::Status(args) => jobs::status(args, &socket()?),
+        Command::Logs(args) => jobs::logs(args, &socket()?),
+        Command::Cancel(args) => jobs::cancel(args, &socket()?),
+        Command::Drain => jobs::drain(&socket()?),
+        Command::Resume(args) => jobs::resume(args, &socket()?),
+        Command::Route(args) => route::run(args, &load(path)?.config),
+        Command::Profile(args) => profile::run(args, load(path)?, config_file(path)),
+        Command::Host(args) => {
+            host::run(args, &load(path)?.config, &Host::system(), &mut std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config(args) => config::run(args, path),
+        Command::Warden { data_dir } => {
+            crate::warden::serve::serve(data_dir)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Probe(args) => args.run(),
+    }
+}
+
+/// The exit code an error ends a command with: 2 for usage and configuration, 3 when this host cannot
+/// enforce what it should, 1 for everything else; `exec` ends with 125, as a failure of ours before the
+/// command started (docs/exit-codes.md).
+pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
+    if matches!(command, Command::Exec(_)) {
+        return 125;
+    }
+    let is_control = || {
+        error
+            .chain()
+            .any(|cause| cause.downcast_ref::<ControlError>().is_some())
+    };
+    if error
+        .chain()
+        .any(|cause| cause.downcast_ref::<ConfigError>().is_some())
+    {
+        2
+    } else if error
+        .chain()
+        .any(|cause| matches!(cause.downcast_ref(), Some(StartError::Axes { .. })))
+    {
+        3
+    } else if matches!(command, Command::Submit(_)) && is_control() {
+        125
+    } else {
+        1
+    }
+}
+
+fn load(path: Option<&Utf8Path>) -> Result<Loaded, ConfigError> {
+    crate::config::load_or_default(path, Os::host())
+}
+
+/// The file the configuration comes from, whether it exists or not.
+fn config_file(path: Option<&Utf8Path>) -> Utf8PathBuf {
+    path.unwrap_or_else(|| crate::config::default_path(Os::host()))
+        .to_owned()
+}
+
+/// This very program, which is also the warden and the probe.
+///
+/// # Errors
+/// The system does not tell, or the path is not UTF-8.
+fn own_program() -> anyhow::Result<Utf8PathBuf> {
+    let path = std::env::current_exe()?;
+    Utf8PathBuf::from_path_buf(path).map_err(|path| anyhow::anyhow!("`{}` is not UTF-8", path.display()))
 }

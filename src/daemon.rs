@@ -1,5 +1,375 @@
-//! The daemon: what waits, what runs, and who may ask about it.
+//! The dispatcher: slots as permits, a fair queue in front of them, and answers for the control socket.
 //!
-//! [`queue`] decides which job gets the next free slot.
+//! Everything happens on one thread; a job is a task that runs [`Pipeline::run`]. The state behind the lock
+//! says who waits, who runs where and which slots are out of use; the ledger says everything else.
 
 pub mod queue;
+pub mod start;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use camino::Utf8PathBuf;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
+use crate::job::ledger::{Ending, Entry, LedgerError, Listing, Usage};
+use crate::job::output::Stream;
+use crate::job::run::Pipeline;
+use crate::job::{JobId, JobSpec, Outcome};
+use crate::slot::Slot;
+use crate::trust::{self, Route};
+use queue::Queue;
+
+/// The dispatcher.
+#[derive(Debug)]
+pub struct Daemon {
+    pipeline: Pipeline,
+    slots: BTreeMap<u32, Slot>,
+    state: Mutex<State>,
+    /// Counts changes that somebody might wait for.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: Queue,
+    specs: BTreeMap<JobId, JobSpec>,
+    /// What goes on in each slot that is not free.
+    taken: BTreeMap<u32, SlotNow>,
+    running: BTreeMap<JobId, CancellationToken>,
+    draining: bool,
+    stopping: bool,
+}
+
+impl Daemon {
+    /// A dispatcher for `slots`, none of which is in use; those in quarantine stay out of use.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn new(pipeline: Pipeline, slots: Vec<Slot>) -> Result<Arc<Self>, LedgerError> {
+        let mut state = State::default();
+        for quarantined in pipeline.ledger.quarantined()? {
+            state.taken.insert(
+                quarantined.slot,
+                SlotNow::Quarantined {
+                    reason: quarantined.reason,
+                },
+            );
+        }
+        let slots = slots.into_iter().map(|slot| (slot.index, slot)).collect();
+        Ok(Arc::new(Self {
+            pipeline,
+            slots,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change below is complete in itself, so a panic elsewhere leaves nothing half-done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Notices every change of a job or a slot.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The file of a job's output.
+    pub fn log_of(&self, job: &JobId) -> Utf8PathBuf {
+        self.pipeline
+            .planner
+            .data_dir()
+            .join("logs")
+            .join(format!("{job}.log"))
+    }
+
+    /// Whether a job has ended.
+    ///
+    /// # Errors
+    /// In words: there is no such job, or the ledger cannot be read.
+    pub fn is_finished(&self, job: &JobId) -> Result<bool, String> {
+        match self.pipeline.ledger.job(job) {
+            Ok(Some(row)) => Ok(row.outcome.is_some()),
+            Ok(None) => Err(no_such(job)),
+            Err(error) => Err(crate::chain(&error)),
+        }
+    }
+
+    /// Whether a user may ask anything here. Accounts of slots never may, whatever groups they are in.
+    pub fn may_ask(&self, uid: u32, gid: u32) -> bool {
+        if self.slots.values().any(|slot| slot.account.uid == uid) && self.pipeline.root {
+            return false;
+        }
+        if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
+            return true;
+        }
+        let group = users::get_group_by_name(&self.pipeline.planner.config().control.admin_group);
+        let user = users::get_user_by_uid(uid);
+        let (Some(group), Some(user)) = (group, user) else {
+            return false;
+        };
+        let groups = users::get_user_groups(user.name(), gid).unwrap_or_default();
+        groups.iter().any(|member| member.gid() == group.gid())
+    }
+
+    /// Answers a question; the output of jobs is sent by the caller.
+    pub async fn answer(self: &Arc<Self>, question: Ask) -> Answer {
+        let answered = match question {
+            Ask::Submit { spec } => self.submit(spec),
+            Ask::Wait { job } => self.wait(&job).await,
+            Ask::Jobs { all } => {
+                let listing = if all {
+                    Listing::Newest(1000)
+                } else {
+                    Listing::Active
+                };
+                let jobs = self.pipeline.ledger.jobs(listing);
+                jobs.map(|jobs| Answer::Jobs { jobs })
+                    .map_err(|error| crate::chain(&error))
+            }
+            Ask::Show { job } => self.story(&job),
+            Ask::Status {} => Ok(Answer::Status(Box::new(self.status()))),
+            Ask::Logs { .. } => Err("logs are sent, not answered".into()),
+            Ask::Cancel { job } => self.cancel(&job),
+            Ask::Drain {} => {
+                self.state().draining = true;
+                Ok(Answer::Done {})
+            }
+            Ask::Resume { slot: None } => {
+                self.state().draining = false;
+                self.pump();
+                Ok(Answer::Done {})
+            }
+            Ask::Resume { slot: Some(slot) } => self.lift_quarantine(slot),
+        };
+        answered.unwrap_or_else(|message| Answer::Error { message })
+    }
+
+    fn submit(self: &Arc<Self>, spec: JobSpec) -> Result<Answer, String> {
+        let words = |error: LedgerError| crate::chain(&error);
+        if spec.command.is_empty() {
+            return Err("the job has no command".into());
+        }
+        if self.state().stopping {
+            return Err("the daemon is stopping".into());
+        }
+        let config = self.pipeline.planner.config();
+        let decision = trust::decide(&config.trust, config.has_vm_backend(), &spec.origin);
+        let now = SystemTime::now();
+        let id = self.pipeline.ledger.fresh_id(now).map_err(words)?;
+        let entry = Entry {
+            id: &id,
+            spec: &spec,
+            route: decision.route,
+            reason: &decision.reason,
+        };
+        self.pipeline.ledger.record(entry, now).map_err(words)?;
+        info!(job = %id, repo = %spec.origin.repo, route = ?decision.route, reason = decision.reason, "job taken");
+        if decision.route == Route::Native {
+            let mut state = self.state();
+            state.queue.push(id.clone(), spec.origin.repo.clone());
+            state.specs.insert(id.clone(), spec);
+        } else {
+            self.end_unstarted(
+                &id,
+                Outcome::Refused {
+                    reason: decision.reason.clone(),
+                },
+            );
+        }
+        self.pump();
+        Ok(Answer::Submitted {
+            job: id,
+            route: decision.route,
+            reason: decision.reason,
+        })
+    }
+
+    /// Starts waiting jobs in free slots.
+    fn pump(self: &Arc<Self>) {
+        loop {
+            let mut state = self.state();
+            if state.draining || state.stopping {
+                break;
+            }
+            let Some(slot) = self
+                .slots
+                .values()
+                .find(|slot| !state.taken.contains_key(&slot.index))
+            else {
+                break;
+            };
+            let Some(id) = state.queue.pop() else { break };
+            let Some(spec) = state.specs.remove(&id) else {
+                continue;
+            };
+            let cancel = CancellationToken::new();
+            state.running.insert(id.clone(), cancel.clone());
+            state.taken.insert(slot.index, SlotNow::Busy { job: id.clone() });
+            drop(state);
+            tokio::spawn(Arc::clone(self).run(id, spec, slot.clone(), cancel));
+        }
+        self.tell();
+    }
+
+    async fn run(self: Arc<Self>, id: JobId, spec: JobSpec, slot: Slot, cancel: CancellationToken) {
+        let limit_byte = self.pipeline.planner.config().native.limits.output_byte;
+        let stream = Stream::Log {
+            file: self.log_of(&id),
+            limit_byte,
+        };
+        let ended = self.pipeline.run((&id, &spec), &slot, stream, &cancel).await;
+        let unusable = match ended {
+            Ok(ended) if ended.leftovers.is_empty() => None,
+            Ok(ended) => Some(format!("job {id} left {}", ended.leftovers.join(", "))),
+            Err(error) => {
+                error!(job = %id, slot = slot.index, error = crate::chain(&error), "slot out of use");
+                Some(crate::chain(&error))
+            }
+        };
+        {
+            let mut state = self.state();
+            state.running.remove(&id);
+            match unusable {
+                None => state.taken.remove(&slot.index),
+                Some(reason) => state.taken.insert(slot.index, SlotNow::Quarantined { reason }),
+            };
+        }
+        self.pump();
+    }
+
+    /// Ends a job that never got a slot.
+    fn end_unstarted(&self, id: &JobId, outcome: Outcome) {
+        let ending = Ending {
+            outcome: &outcome,
+            clean: true,
+            axes: "[]",
+            usage: Usage::default(),
+        };
+        if let Err(error) = self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
+            error!(job = %id, error = crate::chain(&error), "could not record the end");
+        }
+        self.tell();
+    }
+
+    async fn wait(&self, job: &JobId) -> Result<Answer, String> {
+        let mut changes = self.changes();
+        while !self.is_finished(job)? {
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+        self.story(job)
+    }
+
+    fn story(&self, job: &JobId) -> Result<Answer, String> {
+        let words = |error: LedgerError| crate::chain(&error);
+        let row = self
+            .pipeline
+            .ledger
+            .job(job)
+            .map_err(words)?
+            .ok_or_else(|| no_such(job))?;
+        let transitions = self.pipeline.ledger.transitions(job).map_err(words)?;
+        Ok(Answer::Story(Box::new(Story {
+            job: row,
+            transitions,
+        })))
+    }
+
+    fn status(&self) -> StatusReport {
+        let state = self.state();
+        let slots = self.slots.values().map(|slot| SlotReport {
+            index: slot.index,
+            account: slot.account.name.clone(),
+            now: state.taken.get(&slot.index).cloned().unwrap_or(SlotNow::Free),
+        });
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            data_dir: self.pipeline.planner.data_dir().to_string(),
+            draining: state.draining,
+            queued: state.queue.iter().cloned().collect(),
+            slots: slots.collect(),
+            axes: self.pipeline.axes.clone(),
+        }
+    }
+
+    fn cancel(&self, job: &JobId) -> Result<Answer, String> {
+        let waited = {
+            let mut state = self.state();
+            if let Some(cancel) = state.running.get(job) {
+                cancel.cancel();
+                return Ok(Answer::Done {});
+            }
+            state.specs.remove(job);
+            state.queue.remove(job)
+        };
+        if waited {
+            self.end_unstarted(job, Outcome::Cancelled);
+            return Ok(Answer::Done {});
+        }
+        match self.is_finished(job)? {
+            true => Err(format!("job {job} has ended already")),
+            false => Err(format!("job {job} is being recovered and cannot be cancelled")),
+        }
+    }
+
+    fn lift_quarantine(self: &Arc<Self>, slot: u32) -> Result<Answer, String> {
+        let lifted = self
+            .pipeline
+            .ledger
+            .lift_quarantine(slot)
+            .map_err(|error| crate::chain(&error))?;
+        {
+            let mut state = self.state();
+            match state.taken.get(&slot) {
+                Some(SlotNow::Quarantined { .. }) => state.taken.remove(&slot),
+                _ if lifted => None,
+                _ => return Err(format!("slot {slot} is not in quarantine")),
+            };
+        }
+        self.pump();
+        Ok(Answer::Done {})
+    }
+
+    /// Ends everything: waiting jobs are cancelled, running ones stopped and scrubbed. Returns when the last
+    /// slot is settled.
+    pub async fn stop(&self) {
+        let waiting: Vec<JobId> = {
+            let mut state = self.state();
+            state.stopping = true;
+            for cancel in state.running.values() {
+                cancel.cancel();
+            }
+            std::iter::from_fn(|| state.queue.pop()).collect()
+        };
+        for job in waiting {
+            self.end_unstarted(
+                &job,
+                Outcome::Failed {
+                    reason: "the daemon stopped before the job had a slot".into(),
+                },
+            );
+        }
+        let mut changes = self.changes();
+        while !self.state().running.is_empty() {
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn no_such(job: &JobId) -> String {
+    format!("there is no job {job}\nhint: `ephemerd jobs --all` lists them")
+}

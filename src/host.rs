@@ -7,13 +7,14 @@
 pub mod accounts;
 pub mod command;
 pub mod files;
+pub mod probe;
 
 #[cfg(target_os = "linux")]
 #[path = "host/linux.rs"]
-mod os;
+pub(crate) mod os;
 #[cfg(target_os = "macos")]
 #[path = "host/macos.rs"]
-mod os;
+pub(crate) mod os;
 
 use camino::Utf8PathBuf;
 use serde::Serialize;

@@ -4,6 +4,9 @@
 //! The verbs are in the submodules: `state` decides, `ledger` remembers, `run` does.
 
 pub mod ledger;
+pub mod output;
+pub mod plan;
+pub mod run;
 pub mod state;
 
 use std::collections::BTreeMap;

@@ -19,11 +19,40 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod host;
 pub mod job;
+pub mod probe;
 pub mod profile;
 pub mod sandbox;
 pub mod slot;
 pub mod trust;
+pub mod warden;
 pub mod workspace;
+
+/// An error with everything that caused it, outermost first, separated by colons. A `hint:` line stays last.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let (mut text, mut hints) = (Vec::new(), Vec::new());
+    for cause in causes {
+        let whole = cause.to_string();
+        let mut lines = whole.lines();
+        let said: Vec<&str> = lines
+            .by_ref()
+            .take_while(|line| !line.starts_with("hint: "))
+            .collect();
+        let hint = whole
+            .lines()
+            .filter(|line| line.starts_with("hint: "))
+            .map(str::to_owned);
+        hints.extend(hint);
+        let said = said.join("\n");
+        // A transparent error says the same as its cause.
+        if text.last() != Some(&said) {
+            text.push(said);
+        }
+    }
+    hints.dedup();
+    [vec![text.join(": ")], hints].concat().join("\n")
+}

@@ -1,3 +1,17 @@
-//! The program.
+//! The program: parses, does, and is the one place that prints an error and decides the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use ephemerd::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli::run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", ephemerd::chain(error.as_ref()));
+            ExitCode::from(cli::exit_code(&cli.command, &error))
+        }
+    }
+}

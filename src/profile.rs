@@ -1,13 +1,36 @@
-//! Profiles.
+//! Profiles: what a job may do, as the text that the platform enforces.
+//!
+//! A template of `profiles/` is [rendered](render) for one job, [parsed back](policy) into a [`Policy`],
+//! [decided](decide) against the [expectations](expect), and only then handed to the sandbox. The text, not
+//! the code around it, is the whole truth about a job's files, network and system calls: what `profile
+//! render` prints is what the kernel is told.
+
+pub mod decide;
+pub mod expect;
+pub mod policy;
+pub mod render;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use policy::Policy;
+
 /// Which template renders a job's profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Posture {
     /// Deny by default: only what is listed exists.
     Strict,
     /// Allow by default with denies: the host is readable, what matters is hidden.
     Standard,
+}
+
+impl fmt::Display for Posture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strict => "strict",
+            Self::Standard => "standard",
+        })
+    }
 }

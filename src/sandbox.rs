@@ -1,4 +1,18 @@
-//! The sandbox: axes of protection.
+//! The sandbox: which axes of protection a job gets, and the launch of a process behind all of them.
+//!
+//! [`axes`] decides what this host can enforce; [`launch`] describes one launch as data; `init` does it,
+//! inside the process that becomes the job.
+
+pub mod axes;
+pub mod launch;
+
+#[cfg(target_os = "linux")]
+pub(crate) mod init;
+#[cfg(not(target_os = "linux"))]
+#[path = "sandbox/no_init.rs"]
+pub(crate) mod init;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,4 +34,31 @@ pub enum Axis {
     Limits,
     /// Jobs find no credential that is not theirs.
     Credentials,
+}
+
+impl Axis {
+    /// Every axis, in the order reports show them.
+    pub const ALL: [Self; 7] = [
+        Self::Accounts,
+        Self::Filesystem,
+        Self::Processes,
+        Self::Ipc,
+        Self::Network,
+        Self::Limits,
+        Self::Credentials,
+    ];
+}
+
+impl fmt::Display for Axis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accounts => "accounts",
+            Self::Filesystem => "filesystem",
+            Self::Processes => "processes",
+            Self::Ipc => "ipc",
+            Self::Network => "network",
+            Self::Limits => "limits",
+            Self::Credentials => "credentials",
+        })
+    }
 }

@@ -9,6 +9,7 @@
 //!  │     └─ work         0700 account     where the command starts
 //!  ├─ state              0700 ours        ledger
 //!  ├─ logs               0700 ours
+//!  ├─ kept               0700 ours        workspaces that `exec --keep` kept
 //!  └─ run                0711 ours        control socket
 //! ```
 //!
@@ -16,6 +17,8 @@
 //! [`crate::host::files`].
 
 use std::collections::BTreeMap;
+use std::fs::rename;
+use std::io;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::stat::{Mode, lstat};
@@ -27,6 +30,9 @@ use crate::slot::Slot;
 
 /// The folder of all workspaces, in the data folder.
 const NATIVE: &str = "native";
+
+/// The folder of workspaces that are kept for a look.
+const KEPT: &str = "kept";
 
 /// Only the owner gets in.
 const PRIVATE: Mode = Mode::S_IRWXU;
@@ -57,7 +63,9 @@ pub enum WorkspaceError {
         source: FilesError,
     },
     /// As before, and then the rest could not be removed either.
-    #[error("workspace `{root}` is half made, because: {create}\nhint: `ephemerd prune` removes it")]
+    #[error(
+        "workspace `{root}` is half made, because: {create}\nhint: the next start of the daemon removes it"
+    )]
     HalfMade {
         /// The workspace.
         root: Utf8PathBuf,
@@ -73,6 +81,14 @@ pub enum WorkspaceError {
         root: Utf8PathBuf,
         /// What failed.
         source: FilesError,
+    },
+    /// The workspace could not be moved to where it is kept.
+    #[error("could not keep workspace `{root}`")]
+    Keep {
+        /// The workspace.
+        root: Utf8PathBuf,
+        /// What failed.
+        source: io::Error,
     },
     /// The data folder or one of its parts is not as it must be.
     #[error("data folder `{data_dir}` cannot be used")]
@@ -103,6 +119,11 @@ impl Workspace {
     /// The folder that holds the others.
     pub fn root(&self) -> Utf8PathBuf {
         self.native.join(self.job.as_str())
+    }
+
+    /// Where the workspace is kept when it is not removed.
+    pub fn kept(&self) -> Utf8PathBuf {
+        self.native.with_file_name(KEPT).join(self.job.as_str())
     }
 
     /// The job's home folder.
@@ -164,6 +185,20 @@ pub fn remove(workspace: &Workspace) -> Result<Wiped, WorkspaceError> {
     })
 }
 
+/// Moves a workspace with everything in it to `kept`, out of the reach of jobs; it belongs to us then.
+///
+/// # Errors
+///
+/// When it cannot be moved.
+pub fn keep(workspace: &Workspace) -> Result<(), WorkspaceError> {
+    let kept = workspace.kept();
+    let failed = |source| WorkspaceError::Keep {
+        root: workspace.root(),
+        source,
+    };
+    rename(workspace.root().as_std_path(), kept.as_std_path()).map_err(failed)
+}
+
 /// Makes the data folder and its parts where they are missing, and checks and tightens those that exist.
 /// The folder above `data_dir` must exist; the mode of an existing `data_dir` is not changed.
 ///
@@ -176,6 +211,7 @@ pub fn prepare_data_dir(data_dir: &Utf8Path, uid: u32, gid: u32) -> Result<(), W
         ("state", PRIVATE),
         ("logs", PRIVATE),
         ("run", PASSABLE),
+        (KEPT, PRIVATE),
     ];
     make_missing(data_dir, PASSABLE, uid, gid)
         .and_then(|()| check_data_dir(data_dir, uid))

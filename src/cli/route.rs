@@ -7,8 +7,9 @@ use anyhow::Context;
 use clap::Args;
 
 use super::Format;
+use super::origin::OriginArgs;
 use crate::config::Config;
-use crate::job::{Origin, Repo};
+use crate::job::Repo;
 use crate::trust::{Decision, Route, decide};
 
 /// The job that is asked about.
@@ -16,42 +17,11 @@ use crate::trust::{Decision, Route, decide};
 pub struct RouteArgs {
     /// The repository whose workflow it is, OWNER/NAME
     pub repo: Repo,
-    /// The event that causes the job
-    #[arg(long, default_value = "push")]
-    pub event: String,
-    /// The repository the code comes from; unless given, REPO itself, and unknown for a pull_request
-    #[arg(long, value_name = "REPO")]
-    pub head: Option<Repo>,
-    /// The branch pushed to, or a pull request's base branch
-    #[arg(long)]
-    pub branch: Option<String>,
-    /// A label of the pull request; may be repeated
-    #[arg(long = "label", value_name = "LABEL")]
-    pub labels: Vec<String>,
-    /// The account that causes the event
-    #[arg(long)]
-    pub actor: Option<String>,
+    #[command(flatten)]
+    origin: OriginArgs,
     /// How to answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
-}
-
-impl RouteArgs {
-    fn origin(&self) -> Origin {
-        let head = match &self.head {
-            Some(head) => Some(head.clone()),
-            None if self.event == "pull_request" => None,
-            None => Some(self.repo.clone()),
-        };
-        Origin {
-            repo: self.repo.clone(),
-            event: self.event.clone(),
-            head,
-            branch: self.branch.clone(),
-            labels: self.labels.clone(),
-            actor: self.actor.clone(),
-        }
-    }
 }
 
 /// Prints where the job would run. The exit code is 0 when it would run somewhere and 1 when it is refused.
@@ -60,7 +30,11 @@ impl RouteArgs {
 ///
 /// When standard output cannot be written.
 pub fn run(args: &RouteArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let decision = decide(&config.trust, config.has_vm_backend(), &args.origin());
+    let decision = decide(
+        &config.trust,
+        config.has_vm_backend(),
+        &args.origin.origin(&args.repo),
+    );
     let text = render(&decision, args.format)?;
     writeln!(io::stdout(), "{text}").context("could not write the answer")?;
     Ok(ExitCode::from(code(decision.route)))
@@ -118,7 +92,11 @@ mod tests {
     fn answer(args: &[&str]) -> (u8, String) {
         let args = Cli::parse_from(["route"].iter().chain(args)).args;
         let config = crate::config::parse(CONFIG, "e.toml").unwrap().config;
-        let decision = decide(&config.trust, config.has_vm_backend(), &args.origin());
+        let decision = decide(
+            &config.trust,
+            config.has_vm_backend(),
+            &args.origin.origin(&args.repo),
+        );
         (code(decision.route), render(&decision, args.format).unwrap())
     }
 

@@ -7,14 +7,15 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -299,6 +300,27 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> io::Result<Stream> {
         }
     })?;
     Ok(Stream { kept, end })
+}
+
+/// Starts `program` (ephemerd itself) as the warden of `data_dir`, with its end of the socket pair as standard
+/// input, an empty environment, and a process group of its own, so that a terminal's interrupt does not reach
+/// it.
+///
+/// # Errors
+/// The program cannot be started.
+pub(crate) fn start_warden(program: &Utf8Path, data_dir: &Utf8Path, socket: OwnedFd) -> io::Result<Child> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this module is where programs are started"
+    )]
+    let mut command = Command::new(program);
+    command
+        .arg("__warden")
+        .arg("--data-dir")
+        .arg(data_dir)
+        .env_clear()
+        .process_group(0);
+    command.stdin(socket).stdout(Stdio::null()).spawn()
 }
 
 #[cfg(test)]

@@ -46,6 +46,11 @@ pub(super) fn clear_flags_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Err
     clear_flags(openat(dir, name, flags, Mode::empty())?.as_fd())
 }
 
+#[path = "linux/processes.rs"]
+mod processes;
+
+pub(crate) use processes::*;
+
 /// What only root on Linux can set up for `files`.
 #[cfg(test)]
 mod tests {

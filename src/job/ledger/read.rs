@@ -1,7 +1,7 @@
 //! What the ledger can tell: rows for people, and what a crash left behind.
 
 use rusqlite::{OptionalExtension, Row};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::value::{Json, Whole, Word};
 use super::{AcquisitionId, Ledger, LedgerError};
@@ -10,7 +10,7 @@ use crate::slot::Slot;
 use crate::trust::Route;
 
 /// One job as the ledger knows it. Times are milliseconds since 1970; what did not happen yet is `None`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRow {
     /// Its id.
     pub id: JobId,
@@ -53,7 +53,7 @@ pub struct JobRow {
 }
 
 /// A job entering a state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
     /// When, in milliseconds since 1970.
     pub at_ms: u64,

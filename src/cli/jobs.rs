@@ -1,0 +1,297 @@
+//! `ephemerd jobs`, `status`, `logs`, `cancel`, `drain` and `resume`: questions for the daemon.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use camino::Utf8Path;
+use clap::{Args, Subcommand};
+
+use super::Format;
+use super::exec::report;
+use super::table::table;
+use crate::control::client::ask;
+use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
+use crate::job::JobId;
+use crate::job::ledger::JobRow;
+
+/// Arguments of `jobs`.
+#[derive(Debug, Args)]
+pub struct JobsArgs {
+    /// Finished jobs too.
+    #[arg(long)]
+    all: bool,
+    /// How to answer.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    format: Format,
+    /// One job instead of the list.
+    #[command(subcommand)]
+    one: Option<OneJob>,
+}
+
+/// One job instead of the list.
+#[derive(Debug, Subcommand)]
+pub enum OneJob {
+    /// Tell everything about one job: every state with time and reason, what protected it, what it used.
+    Show {
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Show it again every second, until interrupted.
+    #[arg(long)]
+    watch: bool,
+    /// How to answer.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Go on until the job has ended.
+    #[arg(short, long)]
+    follow: bool,
+    /// The job.
+    job: JobId,
+}
+
+/// Arguments of `cancel`.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The job.
+    job: JobId,
+}
+
+/// Arguments of `resume`.
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// Take this slot out of quarantine instead, after you have looked at what was left there.
+    #[arg(long, value_name = "N")]
+    slot: Option<u32>,
+}
+
+/// Prints jobs, or one job's story.
+///
+/// # Errors
+/// The daemon cannot be reached or does not know the job.
+pub fn jobs(args: &JobsArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> {
+    let question = match &args.one {
+        Some(OneJob::Show { job }) => Ask::Show { job: job.clone() },
+        None => Ask::Jobs { all: args.all },
+    };
+    let (answer, _) = ask(socket, &question)?;
+    match (answer, args.format) {
+        (Answer::Jobs { jobs }, Format::Json) => println!("{}", serde_json::to_string_pretty(&jobs)?),
+        (Answer::Jobs { jobs }, Format::Text) => print!("{}", job_table(&jobs)),
+        (Answer::Story(story), Format::Json) => println!("{}", serde_json::to_string_pretty(&story)?),
+        (Answer::Story(story), Format::Text) => print!("{}", tell(&story)),
+        (other, _) => anyhow::bail!("the daemon answered {other:?}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints how the daemon is.
+///
+/// # Errors
+/// The daemon cannot be reached.
+pub fn status(args: &StatusArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> {
+    loop {
+        let (answer, _) = ask(socket, &Ask::Status {})?;
+        let Answer::Status(status) = answer else {
+            anyhow::bail!("the daemon answered {answer:?}")
+        };
+        let text = match args.format {
+            Format::Json => serde_json::to_string_pretty(&status)? + "\n",
+            Format::Text => status_text(&status),
+        };
+        if args.watch && io::stdout().is_terminal() {
+            // Cursor home and clear to the end of the screen (ECMA-48).
+            print!("\x1b[H\x1b[J");
+        }
+        print!("{text}");
+        io::stdout().flush()?;
+        if !args.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Prints a job's output.
+///
+/// # Errors
+/// The daemon cannot be reached or does not know the job.
+pub fn logs(args: &LogsArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> {
+    let (_, mut output) = ask(
+        socket,
+        &Ask::Logs {
+            job: args.job.clone(),
+            follow: args.follow,
+        },
+    )?;
+    io::copy(&mut output, &mut io::stdout())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends a job.
+///
+/// # Errors
+/// The daemon cannot be reached, or the job has ended already.
+pub fn cancel(args: &CancelArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> {
+    ask(
+        socket,
+        &Ask::Cancel {
+            job: args.job.clone(),
+        },
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the daemon start no more jobs.
+///
+/// # Errors
+/// The daemon cannot be reached.
+pub fn drain(socket: &Utf8Path) -> anyhow::Result<ExitCode> {
+    ask(socket, &Ask::Drain {})?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the daemon start jobs again, or use a slot again.
+///
+/// # Errors
+/// The daemon cannot be reached, or the slot is not in quarantine.
+pub fn resume(args: &ResumeArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> {
+    ask(socket, &Ask::Resume { slot: args.slot })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Milliseconds between two moments of a job; a dash while there is none.
+fn between(from: Option<u64>, to: Option<u64>) -> String {
+    match (from, to) {
+        (Some(from), Some(to)) => format!("{} ms", to.saturating_sub(from)),
+        _ => "-".into(),
+    }
+}
+
+fn job_table(jobs: &[JobRow]) -> String {
+    let head = [
+        "JOB", "REPO", "EVENT", "ROUTE", "SLOT", "ACCOUNT", "STATE", "QUEUE", "PREPARE", "RUN", "SCRUB",
+        "LEFT", "REASON",
+    ];
+    let row = |job: &JobRow| {
+        let state = match &job.outcome {
+            // The reason stands in its own column.
+            Some(crate::job::Outcome::Refused { .. }) => "refused".into(),
+            Some(outcome) => outcome.to_string(),
+            None => job.state.clone(),
+        };
+        let left = match job.clean {
+            Some(true) => "0",
+            Some(false) => "see show",
+            None => "-",
+        };
+        [
+            job.id.to_string(),
+            job.repo.to_string(),
+            job.event.clone(),
+            format!("{:?}", job.route).to_lowercase(),
+            job.slot.map_or("-".into(), |slot| slot.to_string()),
+            job.account.clone().unwrap_or_else(|| "-".into()),
+            state,
+            between(Some(job.queued_ms), job.claimed_ms),
+            between(job.claimed_ms, job.started_ms),
+            between(job.started_ms, job.exited_ms),
+            between(job.exited_ms, job.finished_ms),
+            left.into(),
+            job.reason.clone(),
+        ]
+    };
+    table(head, &jobs.iter().map(row).collect::<Vec<_>>())
+}
+
+fn tell(story: &Story) -> String {
+    let job = &story.job;
+    let mut lines = vec![
+        format!("job      {}", job.id),
+        format!("repo     {} ({})", job.repo, job.event),
+        format!("command  {}", job.command.join(" ")),
+        format!("route    {:?}: {}", job.route, job.reason).to_string(),
+        format!(
+            "slot     {}",
+            job.slot.map_or("-".into(), |slot| slot.to_string())
+        ),
+        format!("account  {}", job.account.as_deref().unwrap_or("-")),
+        format!("state    {}", job.state),
+        format!(
+            "outcome  {}",
+            job.outcome.as_ref().map_or("-".into(), ToString::to_string)
+        ),
+        format!(
+            "memory   {}",
+            job.memory_peak_byte
+                .map_or("not measured".into(), |b| format!("{} MiB at most", b >> 20))
+        ),
+        format!(
+            "output   {}",
+            job.output_byte.map_or("-".into(), |b| format!("{b} bytes"))
+        ),
+    ];
+    let start = job.queued_ms;
+    lines.push("states".into());
+    lines.extend(story.transitions.iter().map(|step| {
+        let reason = step.reason.as_deref().unwrap_or_default();
+        format!(
+            "  {:>8} ms  {:<10} {reason}",
+            step.at_ms.saturating_sub(start),
+            step.state
+        )
+        .trim_end()
+        .to_owned()
+    }));
+    let axes = job
+        .axes
+        .clone()
+        .and_then(|axes| serde_json::from_value::<Vec<_>>(axes).ok())
+        .unwrap_or_default();
+    let axes = if axes.is_empty() {
+        String::new()
+    } else {
+        report(&axes)
+    };
+    lines.join("\n") + "\n" + &axes
+}
+
+fn status_text(status: &StatusReport) -> String {
+    let StatusReport {
+        version,
+        pid,
+        data_dir,
+        draining,
+        queued,
+        slots,
+        axes,
+    } = status;
+    let row = |slot: &SlotReport| {
+        let now = match &slot.now {
+            SlotNow::Free => "free".into(),
+            SlotNow::Busy { job } => format!("running {job}"),
+            SlotNow::Quarantined { reason } => format!("in quarantine: {reason}"),
+        };
+        [slot.index.to_string(), slot.account.clone(), now]
+    };
+    let draining = if *draining { ", draining" } else { "" };
+    format!(
+        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{}queued: {}\n{}",
+        table(
+            ["SLOT", "ACCOUNT", "NOW"],
+            &slots.iter().map(row).collect::<Vec<_>>()
+        ),
+        queued.len(),
+        report(axes)
+    )
+}

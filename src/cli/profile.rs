@@ -1,0 +1,267 @@
+//! `ephemerd profile`: renders the profile a job gets, and verifies that profiles hold.
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::Format;
+use super::table::table;
+use crate::config::{Config, EgressMode, Loaded};
+use crate::daemon::start::{Claim, Started, start};
+use crate::job::ledger::Entry;
+use crate::job::output::Stream;
+use crate::job::plan::Planner;
+use crate::job::run::Pipeline;
+use crate::job::{JobId, JobSpec, Repo};
+use crate::probe::{self, Report, Stage};
+use crate::profile::Posture;
+use crate::profile::expect::Finding;
+use crate::slot::Slot;
+use crate::trust::Route;
+use crate::workspace::Workspace;
+
+/// Processes a probed job may have: enough to see that the limit holds, few enough to reach it quickly.
+const PROBE_PROCESSES: u64 = 256;
+
+/// Arguments of `profile`.
+#[derive(Debug, Args)]
+pub struct ProfileArgs {
+    #[command(subcommand)]
+    command: ProfileCommand,
+}
+
+/// What to do with profiles.
+#[derive(Debug, Subcommand)]
+pub enum ProfileCommand {
+    /// Print the profile a job would get. Works on any host, without accounts or root.
+    Render {
+        /// With the grants of this repository.
+        #[arg(long, value_name = "OWNER/NAME")]
+        repo: Option<Repo>,
+        /// This posture instead of the configured one.
+        #[arg(long)]
+        posture: Option<Posture>,
+    },
+    /// Check that profiles guarantee what they must: by evaluation, and by attempts inside the real sandbox of
+    /// this host. Ends with 1 when anything is not as it must be.
+    Verify {
+        /// This posture only, instead of both.
+        #[arg(long)]
+        posture: Option<Posture>,
+        /// Only evaluate; works on any host.
+        #[arg(long)]
+        no_probes: bool,
+        /// How to answer.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// What was verified of one posture.
+#[derive(Debug, Serialize)]
+struct Verified {
+    posture: Posture,
+    expectations: Vec<Finding>,
+    probes: Option<Vec<Report>>,
+}
+
+impl Verified {
+    fn is_fine(&self) -> bool {
+        self.expectations.iter().all(Finding::is_met) && self.probes.iter().flatten().all(Report::is_fine)
+    }
+}
+
+/// Renders or verifies.
+///
+/// # Errors
+/// A profile cannot be made, or the probes cannot be run.
+pub fn run(args: &ProfileArgs, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        ProfileCommand::Render { repo, posture } => {
+            render(repo.as_ref(), *posture, loaded.config, config_file)
+        }
+        ProfileCommand::Verify {
+            posture,
+            no_probes,
+            format,
+        } => {
+            let postures = posture.map_or_else(
+                || vec![Posture::Strict, Posture::Standard],
+                |posture| vec![posture],
+            );
+            let verified = postures
+                .into_iter()
+                .map(|posture| verify(posture, !no_probes, &loaded.config, &config_file))
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            match format {
+                Format::Json => println!("{}", serde_json::to_string_pretty(&verified)?),
+                Format::Text => verified
+                    .iter()
+                    .for_each(|verified| print!("{}", as_text(verified))),
+            }
+            Ok(ExitCode::from(u8::from(!verified.iter().all(Verified::is_fine))))
+        }
+    }
+}
+
+fn render(
+    repo: Option<&Repo>,
+    posture: Option<Posture>,
+    config: Config,
+    config_file: Utf8PathBuf,
+) -> anyhow::Result<ExitCode> {
+    let repo = repo.and_then(|repo| config.repos.get(repo).cloned());
+    let posture = posture
+        .or(repo.as_ref().and_then(|repo| repo.posture))
+        .unwrap_or(config.native.posture);
+    let profile = Planner::new(config, config_file)?.profile(&example_job(), posture, repo.as_ref())?;
+    print!("{}", profile.text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The id rendered where there is no job.
+fn example_job() -> JobId {
+    JobId::new(SystemTime::UNIX_EPOCH, 0)
+}
+
+fn verify(
+    posture: Posture,
+    probes: bool,
+    config: &Config,
+    config_file: &Utf8Path,
+) -> anyhow::Result<Verified> {
+    let planner = Planner::new(config.clone(), config_file.to_owned())?;
+    let expectations = planner.profile(&example_job(), posture, None)?.findings;
+    let probes = probes
+        .then(|| probe_live(posture, config.clone(), config_file))
+        .transpose()?;
+    Ok(Verified {
+        posture,
+        expectations,
+        probes,
+    })
+}
+
+/// Runs every probe inside a real job, against a staged sibling.
+fn probe_live(posture: Posture, mut config: Config, config_file: &Utf8Path) -> anyhow::Result<Vec<Report>> {
+    let program = super::own_program()?;
+    config.native.posture = posture;
+    config.native.limits.processes = config.native.limits.processes.min(PROBE_PROCESSES);
+    // The probes are this program, which the job must be able to see.
+    config.native.extra_read.push(program.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let started = start(config, config_file.to_owned(), &program, Claim::OneSlot).await?;
+        let Started { pipeline, slots, .. } = &started;
+        let slot = slots.first().ok_or_else(|| anyhow::anyhow!("there is no slot"))?;
+        probe_in(pipeline, slot, &program).await
+    })
+}
+
+async fn probe_in(pipeline: &Pipeline, slot: &Slot, program: &Utf8Path) -> anyhow::Result<Vec<Report>> {
+    let planner = &pipeline.planner;
+    let mut stage = Stage::set(planner.data_dir(), program)?;
+    let now = SystemTime::now();
+    let id = pipeline.ledger.fresh_id(now)?;
+    let target = stage.target_mut();
+    target.workspace = Workspace::new(planner.data_dir(), &id).root();
+    target
+        .state_files
+        .push(planner.data_dir().join("state/ledger.db"));
+    target.own_port = Some(slot.first_port);
+    target.process_limit = planner.config().native.limits.processes;
+    if planner.config().egress.mode == EgressMode::Open {
+        target.loopback_port = None;
+    }
+    let repo: Repo = "local/verify".parse()?;
+    let spec = JobSpec {
+        origin: super::origin::own(&repo),
+        command: vec![
+            program.to_string(),
+            "__probe".into(),
+            "--target".into(),
+            serde_json::to_string(target)?,
+        ],
+        env: std::collections::BTreeMap::new(),
+        timeout_s: None,
+    };
+    pipeline.ledger.record(
+        Entry {
+            id: &id,
+            spec: &spec,
+            route: Route::Native,
+            reason: "profile verify",
+        },
+        now,
+    )?;
+    let log = planner.data_dir().join("logs").join(format!("{id}.log"));
+    let stream = Stream::Log {
+        file: log.clone(),
+        limit_byte: planner.config().native.limits.output_byte,
+    };
+    let ended = pipeline
+        .run((&id, &spec), slot, stream, &CancellationToken::new())
+        .await?;
+    let output = std::fs::read_to_string(&log)?;
+    std::fs::remove_file(&log)?;
+    if !ended.outcome.is_success() || !ended.leftovers.is_empty() {
+        anyhow::bail!(
+            "the probes did not run to their end: {}, left {:?}\n{output}",
+            ended.outcome,
+            ended.leftovers
+        );
+    }
+    let mut reports: Vec<Report> = serde_json::from_str(&output)?;
+    stage.settle(&mut reports);
+    Ok(reports)
+}
+
+fn as_text(verified: &Verified) -> String {
+    let Verified {
+        posture,
+        expectations,
+        probes,
+    } = verified;
+    let unmet: Vec<[String; 5]> = expectations
+        .iter()
+        .map(|finding| {
+            let met = if finding.is_met() { "met" } else { "NOT MET" };
+            [
+                finding.expectation.id.clone(),
+                met.into(),
+                format!("{} {}", finding.expectation.op, finding.target),
+                finding.ruling.verdict.to_string(),
+                finding.ruling.rule.clone(),
+            ]
+        })
+        .collect();
+    let mut text = format!("posture {posture}\n\n");
+    text += &table(["EXPECTATION", "STANDING", "WHAT", "VERDICT", "RULE"], &unmet);
+    if let Some(reports) = probes {
+        let rows: Vec<[String; 4]> = reports
+            .iter()
+            .map(|report| {
+                [
+                    report.name.clone(),
+                    report.axis.to_string(),
+                    report.verdict.to_string(),
+                    report.attempt.to_string(),
+                ]
+            })
+            .collect();
+        text += "\n";
+        text += &table(["PROBE", "AXIS", "VERDICT", "STOPPED BY"], &rows);
+        let fine = reports.iter().filter(|report| report.is_fine()).count();
+        text += &fine.to_string();
+        text += " of ";
+        text += &probe::table().len().to_string();
+        text += " probes as they must be\n";
+    }
+    text + "\n"
+}

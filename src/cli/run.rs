@@ -1,0 +1,82 @@
+//! `ephemerd run`: the daemon.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use camino::Utf8PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Loaded, Log, LogFormat};
+use crate::control::server;
+use crate::daemon::Daemon;
+use crate::daemon::start::{Claim, Started, start};
+
+/// Runs the daemon until it is told to stop by `SIGTERM` or `SIGINT`.
+///
+/// # Errors
+/// The daemon cannot start; then nothing is left behind.
+pub fn run(loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+    log_to_stderr(&loaded.config.log);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve(loaded, config_file))
+}
+
+async fn serve(loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+    let config = loaded.config;
+    let control = config.control.clone();
+    let Started {
+        pipeline,
+        slots,
+        recovered,
+        locks: _locks,
+    } = start(config, config_file, &super::own_program()?, Claim::Everything).await?;
+    for what in recovered {
+        warn!(what, "recovered");
+    }
+    let daemon = Daemon::new(pipeline, slots)?;
+    let listener = server::listen(&control.socket, &control.admin_group).map_err(|error| {
+        anyhow::Error::new(error).context(format!("could not listen on `{}`", control.socket))
+    })?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    info!(socket = %control.socket, "ready");
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    tokio::spawn(server::serve(Arc::clone(&daemon), stream));
+                }
+                // Out of descriptors, most likely; those of finished connections come back.
+                Err(error) => warn!(%error, "could not accept a control connection"),
+            },
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    info!("stopping");
+    drop(listener);
+    let _ = std::fs::remove_file(&control.socket);
+    tokio::select! {
+        () = daemon.stop() => {}
+        _ = terminate.recv() => warn!("told to stop again: jobs are killed, the next start scrubs them"),
+        _ = interrupt.recv() => warn!("told to stop again: jobs are killed, the next start scrubs them"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sends the log to standard error as `[log]` says.
+fn log_to_stderr(log: &Log) {
+    let level = format!("{:?}", log.level).to_lowercase();
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => logger.init(),
+        LogFormat::Json => logger.json().init(),
+    }
+}

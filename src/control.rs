@@ -1,0 +1,154 @@
+//! The control socket: how people on this host talk to the daemon.
+//!
+//! One question and one answer per connection, a line of JSON each; after the answer to [`Ask::Logs`] the
+//! job's output follows as it is, until the end of the stream. Only root, the daemon's own user and members
+//! of the admin group may ask; the kernel says who asks (unix(7), `SO_PEERCRED`).
+
+pub mod client;
+pub mod server;
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::ledger::{JobRow, Transition};
+use crate::job::{JobId, JobSpec};
+use crate::sandbox::axes::AxisReport;
+use crate::trust::Route;
+
+/// Bytes a question may have.
+pub const LONGEST_QUESTION: u64 = 1 << 20;
+
+/// What may be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Ask {
+    /// Take a job.
+    Submit {
+        /// The job.
+        spec: JobSpec,
+    },
+    /// Answer when the job has ended.
+    Wait {
+        /// The job.
+        job: JobId,
+    },
+    /// List jobs.
+    Jobs {
+        /// Finished ones too.
+        all: bool,
+    },
+    /// Tell everything about one job.
+    Show {
+        /// The job.
+        job: JobId,
+    },
+    /// Tell how the daemon is.
+    Status {},
+    /// Send a job's output.
+    Logs {
+        /// The job.
+        job: JobId,
+        /// Until it has ended.
+        follow: bool,
+    },
+    /// End a job.
+    Cancel {
+        /// The job.
+        job: JobId,
+    },
+    /// Start no more jobs.
+    Drain {},
+    /// Start jobs again.
+    Resume {
+        /// Take this slot out of quarantine, instead.
+        slot: Option<u32>,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Answer {
+    /// The job was taken; a refused one has ended already.
+    Submitted {
+        /// Its id.
+        job: JobId,
+        /// Where it runs.
+        route: Route,
+        /// Why there.
+        reason: String,
+    },
+    /// Jobs, newest first.
+    Jobs {
+        /// The jobs.
+        jobs: Vec<JobRow>,
+    },
+    /// One job.
+    Story(Box<Story>),
+    /// How the daemon is.
+    Status(Box<StatusReport>),
+    /// Done; for logs, the output follows.
+    Done {},
+    /// It cannot be answered.
+    Error {
+        /// Why, with a hint where there is one.
+        message: String,
+    },
+}
+
+/// Everything about one job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Story {
+    /// The job.
+    pub job: JobRow,
+    /// Every state it was in.
+    pub transitions: Vec<Transition>,
+}
+
+/// How the daemon is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Where its state lives.
+    pub data_dir: String,
+    /// Whether it starts no more jobs.
+    pub draining: bool,
+    /// Jobs that wait for a slot, in the order they will get one.
+    pub queued: Vec<JobId>,
+    /// Every slot.
+    pub slots: Vec<SlotReport>,
+    /// What the host enforces.
+    pub axes: Vec<AxisReport>,
+}
+
+/// How a slot is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotReport {
+    /// 1 to N.
+    pub index: u32,
+    /// Who runs there.
+    pub account: String,
+    /// What goes on.
+    #[serde(flatten)]
+    pub now: SlotNow,
+}
+
+/// What goes on in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum SlotNow {
+    /// Nothing.
+    Free,
+    /// A job.
+    Busy {
+        /// The job.
+        job: JobId,
+    },
+    /// It is not used, because a job left something there.
+    Quarantined {
+        /// What.
+        reason: String,
+    },
+}

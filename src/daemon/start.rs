@@ -1,0 +1,262 @@
+//! The start, shared by `run` and `exec`: data folder, axes, slots, ledger, warden, and the tear-down of what
+//! an earlier process left, in that order. Nothing is started before everything is checked.
+
+use std::fs::{File, TryLockError};
+use std::io;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::config::{Accounts, Config};
+use crate::host::accounts::{self, AccountsError, Wanted};
+use crate::host::{Host, probe};
+use crate::job::Acquisition;
+use crate::job::ledger::{Ledger, LedgerError};
+use crate::job::plan::{PlanError, Planner};
+use crate::job::run::Pipeline;
+use crate::sandbox::axes::{self, AxisReport};
+use crate::slot::{Account, Slot};
+use crate::warden::client::{Warden, WardenError};
+use crate::warden::{Reply, Request};
+use crate::workspace::{self, WorkspaceError};
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] WorkspaceError),
+    /// An axis the configuration requires cannot be enforced.
+    #[error("this host cannot run native jobs as configured: {reason}")]
+    Axes {
+        /// The first axis that is missing, with the remedy.
+        reason: String,
+        /// Every axis.
+        reports: Vec<AxisReport>,
+    },
+    /// Another process has the slots.
+    #[error(
+        "{what} in use by another ephemerd\nhint: `ephemerd submit --wait` hands a job to a running daemon"
+    )]
+    Busy {
+        /// Which slots.
+        what: String,
+    },
+    /// A slot's lock cannot be made.
+    #[error("could not lock `{path}`")]
+    Lock {
+        /// The lock file.
+        path: Utf8PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Profiles cannot be made.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The warden does not start.
+    #[error(transparent)]
+    Warden(#[from] WardenError),
+}
+
+/// How much of the host the caller wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Every slot, for the daemon.
+    Everything,
+    /// One free slot, for `exec`.
+    OneSlot,
+}
+
+/// Everything that is needed to run jobs.
+#[derive(Debug)]
+pub struct Started {
+    /// Runs them.
+    pub pipeline: Pipeline,
+    /// The slots that are ours.
+    pub slots: Vec<Slot>,
+    /// What was torn down, in words.
+    pub recovered: Vec<String>,
+    /// Held as long as the slots are ours.
+    pub locks: Vec<File>,
+}
+
+/// What this host enforces under `config`, and the accounts its slots would run as.
+pub fn survey(config: &Config) -> (Vec<AxisReport>, Result<Vec<Account>, AccountsError>) {
+    let host = Host::system();
+    let wanted = wanted(config);
+    let found = accounts::observe(&host, &wanted).and_then(|seen| accounts::resolve(host.os, &wanted, &seen));
+    let why = found.as_ref().map(|_| ()).map_err(|error| crate::chain(error));
+    (axes::assess(&probe::probe(host.os, why), config), found)
+}
+
+/// The accounts `config` wants.
+pub fn wanted(config: &Config) -> Wanted<'_> {
+    Wanted {
+        account: &config.host.account,
+        slots: config.native.slots,
+        accounts: config.native.accounts,
+    }
+}
+
+/// Makes everything ready to run jobs, with `program` (ephemerd itself) as the warden.
+///
+/// # Errors
+/// See [`StartError`]; then nothing was started and nothing is left.
+pub async fn start(
+    config: Config,
+    config_file: Utf8PathBuf,
+    program: &Utf8Path,
+    claim: Claim,
+) -> Result<Started, StartError> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let (reports, accounts) = survey(&config);
+    if let Some(reason) = axes::refusal(&reports, &config) {
+        return Err(StartError::Axes { reason, reports });
+    }
+    workspace::prepare_data_dir(&config.host.data_dir, uid.as_raw(), gid.as_raw())?;
+    let planner = Planner::new(config, config_file)?;
+    // Without root there are no accounts to become; the axes above have said so.
+    let accounts = accounts.ok().filter(|_| uid.is_root());
+    let all = slots(planner.config(), accounts.as_deref());
+    let (slots, locks) = lock(planner.data_dir(), all, claim)?;
+    let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
+    let warden = Warden::start(program, planner.data_dir())?;
+    let pipeline = Pipeline {
+        planner,
+        ledger,
+        warden,
+        axes: reports,
+        root: uid.is_root(),
+        keep: false,
+    };
+    let recovered = recover(&pipeline, &slots, claim).await?;
+    Ok(Started {
+        pipeline,
+        slots,
+        recovered,
+        locks,
+    })
+}
+
+/// The slots of `config`; without `accounts` they all run as the caller.
+fn slots(config: &Config, accounts: Option<&[Account]>) -> Vec<Slot> {
+    let caller = || Account {
+        name: users::get_current_username()
+            .and_then(|name| name.into_string().ok())
+            .unwrap_or_else(|| "job".into()),
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+    };
+    let native = &config.native;
+    let slot = |index: u32| {
+        let place = usize::try_from(index - 1).unwrap_or_default();
+        let place = if native.accounts == Accounts::Single {
+            0
+        } else {
+            place
+        };
+        let account = accounts
+            .and_then(|accounts| accounts.get(place).cloned())
+            .unwrap_or_else(caller);
+        // The configuration has made sure that all ranges lie below 65536.
+        let offset = u16::try_from(index - 1)
+            .unwrap_or_default()
+            .saturating_mul(native.ports_per_slot);
+        let first_port = native.first_port.saturating_add(offset);
+        Slot {
+            index,
+            account,
+            first_port,
+            last_port: first_port.saturating_add(native.ports_per_slot - 1),
+        }
+    };
+    (1..=native.slots).map(slot).collect()
+}
+
+/// Locks slots against other processes; the kernel drops the locks when this one ends, however it ends.
+fn lock(data_dir: &Utf8Path, all: Vec<Slot>, claim: Claim) -> Result<(Vec<Slot>, Vec<File>), StartError> {
+    let (mut ours, mut locks, mut busy) = (vec![], vec![], vec![]);
+    for slot in all {
+        let path = data_dir.join(format!("run/slot-{}.lock", slot.index));
+        let failed = |source| StartError::Lock {
+            path: path.clone(),
+            source,
+        };
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {
+                ours.push(slot);
+                locks.push(file);
+            }
+            Err(TryLockError::WouldBlock) => busy.push(slot.index.to_string()),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        if claim == Claim::OneSlot && !ours.is_empty() {
+            return Ok((ours, locks));
+        }
+    }
+    match claim {
+        Claim::Everything if busy.is_empty() => Ok((ours, locks)),
+        Claim::Everything => Err(StartError::Busy {
+            what: format!("slot {} is", busy.join(", ")),
+        }),
+        Claim::OneSlot => Err(StartError::Busy {
+            what: "every slot is".into(),
+        }),
+    }
+}
+
+/// Tears down what earlier processes left: jobs of the slots that are ours, and, for the daemon, jobs that
+/// never got a slot and folders no ledger knows.
+async fn recover(pipeline: &Pipeline, slots: &[Slot], claim: Claim) -> Result<Vec<String>, StartError> {
+    let mut report = Vec::new();
+    for unfinished in pipeline.ledger.unfinished()? {
+        let ours = match &unfinished.slot {
+            Some(slot) => claim == Claim::Everything || slots.iter().any(|s| s.index == slot.index),
+            None => claim == Claim::Everything,
+        };
+        if ours {
+            let ended = pipeline
+                .recover(&unfinished.id, unfinished.slot.as_ref(), unfinished.open)
+                .await?;
+            let left = if ended.leftovers.is_empty() {
+                "clean".into()
+            } else {
+                ended.leftovers.join(", ")
+            };
+            report.push(format!("job {}: {left}", unfinished.id));
+        }
+    }
+    if claim == Claim::OneSlot {
+        return Ok(report);
+    }
+    // After a power cut the ledger may have forgotten its last jobs; their folders tell.
+    if let Reply::Folders { jobs } = pipeline.warden.ask(Request::Folders, &[]).await? {
+        for job in jobs {
+            let acquisitions = vec![Acquisition::Workspace];
+            let request = Request::Scrub {
+                job: job.clone(),
+                account: None,
+                acquisitions,
+                keep: false,
+            };
+            if let Reply::Scrubbed { leftovers, .. } = pipeline.warden.ask(request, &[]).await? {
+                let left = if leftovers.is_empty() {
+                    "removed".into()
+                } else {
+                    leftovers.join(", ")
+                };
+                report.push(format!("unknown workspace {job}: {left}"));
+            }
+        }
+    }
+    Ok(report)
+}

@@ -1,0 +1,47 @@
+//! Finds out what this host can enforce, without changing anything.
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::{Os, os};
+use crate::sandbox::axes::HostProbe;
+
+/// Kinds of namespaces the sandbox uses, by their names in `/proc/self/ns` (namespaces(7)).
+const NAMESPACES: [&str; 6] = ["mnt", "pid", "ipc", "uts", "net", "user"];
+
+/// What was found. Whether the slots' accounts can be used is found out elsewhere and passed on.
+pub fn probe(system: Os, accounts: Result<(), String>) -> HostProbe {
+    let has = |kind: &str| std::fs::symlink_metadata(format!("/proc/self/ns/{kind}")).is_ok();
+    HostProbe {
+        os: system,
+        root: nix::unistd::geteuid().is_root(),
+        landlock_abi: os::landlock_abi().map_err(|error| error.to_string()),
+        missing_namespaces: NAMESPACES
+            .into_iter()
+            .filter(|kind| !has(kind))
+            .map(str::to_owned)
+            .collect(),
+        seccomp: os::has_seccomp_filters(),
+        user_namespaces: user_namespaces(),
+        accounts,
+        open_files_hard: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
+    }
+}
+
+/// Whether an ordinary user may make a user namespace, as far as the switches that forbid it tell.
+fn user_namespaces() -> Result<(), String> {
+    let switches = [
+        ("/proc/sys/user/max_user_namespaces", "0"),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
+    ];
+    let forbidding = switches.into_iter().find(|(path, forbids)| {
+        // A switch this kernel does not have forbids nothing.
+        std::fs::read_to_string(path).is_ok_and(|value| value.trim() == *forbids)
+    });
+    match forbidding {
+        Some((path, value)) => Err(format!(
+            "user namespaces are forbidden to ordinary users: {path} is {value}"
+        )),
+        None => Ok(()),
+    }
+}

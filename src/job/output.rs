@@ -1,0 +1,165 @@
+//! A job's output: read from pipes as it comes, written where it belongs, cut at the limit.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+
+use camino::Utf8PathBuf;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+
+/// Where a job's output goes and its input comes from.
+#[derive(Debug)]
+pub enum Stream {
+    /// Output and errors, in the order they were written, to one new file; no input.
+    Log {
+        /// The file.
+        file: Utf8PathBuf,
+        /// Bytes kept; the rest is read and dropped, so that the job does not block.
+        limit_byte: u64,
+    },
+    /// To and from this process's own standard streams.
+    Own,
+}
+
+/// The descriptors a job gets, and what reads their other ends.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    /// Standard input, output and error of the job.
+    pub(crate) job: [OwnedFd; 3],
+    copies: Vec<tokio::task::JoinHandle<u64>>,
+}
+
+impl Pipes {
+    /// Makes the pipes and starts reading them.
+    ///
+    /// # Errors
+    /// No pipe or no log file can be made.
+    pub(crate) fn open(stream: &Stream) -> io::Result<Self> {
+        match stream {
+            Stream::Log { file, limit_byte } => {
+                let log = File::options().append(true).create(true).open(file)?;
+                let (reader, writer) = io::pipe()?;
+                let copy = tokio::spawn(copy(receiver(reader.into())?, log, *limit_byte));
+                let stdout = OwnedFd::from(writer);
+                let stderr = stdout.try_clone()?;
+                let stdin = File::open("/dev/null")?.into();
+                Ok(Self {
+                    job: [stdin, stdout, stderr],
+                    copies: vec![copy],
+                })
+            }
+            Stream::Own => {
+                let (stdin, input) = io::pipe()?;
+                // Blocks on our own standard input, which nothing can interrupt; it ends with the program.
+                std::thread::spawn(move || {
+                    let mut input = input;
+                    let _ = io::copy(&mut io::stdin(), &mut input);
+                });
+                let (out_reader, out) = io::pipe()?;
+                let (err_reader, err) = io::pipe()?;
+                let copies = vec![
+                    tokio::spawn(copy(receiver(out_reader.into())?, io::stdout(), u64::MAX)),
+                    tokio::spawn(copy(receiver(err_reader.into())?, io::stderr(), u64::MAX)),
+                ];
+                Ok(Self {
+                    job: [stdin.into(), out.into(), err.into()],
+                    copies,
+                })
+            }
+        }
+    }
+
+    /// Lets go of the job's ends, so that the other ends see when the job has closed them.
+    pub(crate) fn hand_over(self) -> Copies {
+        Copies(self.copies)
+    }
+}
+
+/// Copies that are still running.
+#[derive(Debug, Default)]
+pub(crate) struct Copies(Vec<tokio::task::JoinHandle<u64>>);
+
+impl Copies {
+    /// Waits until everything the job wrote has arrived; returns how many bytes that were.
+    pub(crate) async fn finish(self) -> u64 {
+        let mut sum = 0;
+        for copy in self.0 {
+            sum += copy.await.unwrap_or_default();
+        }
+        sum
+    }
+}
+
+/// The asynchronous reader of a pipe.
+pub(crate) fn receiver(pipe: OwnedFd) -> io::Result<Receiver> {
+    Receiver::from_owned_fd(pipe)
+}
+
+/// Copies until the end of the pipe; returns how many bytes came, kept or not.
+async fn copy(mut from: Receiver, mut to: impl Write + Send + 'static, limit_byte: u64) -> u64 {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut came: u64 = 0;
+    let mut broken = false;
+    loop {
+        let got = match from.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(got) => got,
+        };
+        let room = usize::try_from(limit_byte.saturating_sub(came)).unwrap_or(usize::MAX);
+        let was_within = came <= limit_byte;
+        came += u64::try_from(got).unwrap_or_default();
+        if !broken && room > 0 {
+            // A full disk or a closed terminal must not stop the reading, or the job would block.
+            broken = to
+                .write_all(&buffer[..got.min(room)])
+                .and_then(|()| to.flush())
+                .is_err();
+        }
+        if was_within && came > limit_byte {
+            let _ = write!(
+                to,
+                "\n[ephemerd: output cut here, at the limit of {limit_byte} bytes]\n"
+            );
+        }
+    }
+    came
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn logged(limit_byte: u64, text: &[u8]) -> (String, u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Utf8PathBuf::from_path_buf(dir.path().join("log")).unwrap();
+        let pipes = Pipes::open(&Stream::Log {
+            file: file.clone(),
+            limit_byte,
+        })
+        .unwrap();
+        let mut writer = File::from(pipes.job[1].try_clone().unwrap());
+        let copies = pipes.hand_over();
+        let text = text.to_vec();
+        tokio::task::spawn_blocking(move || writer.write_all(&text).unwrap())
+            .await
+            .unwrap();
+        let came = copies.finish().await;
+        (std::fs::read_to_string(file).unwrap(), came)
+    }
+
+    #[tokio::test]
+    async fn output_up_to_the_limit_is_kept_whole() {
+        assert_eq!(logged(5, b"hello").await, ("hello".into(), 5));
+    }
+
+    #[tokio::test]
+    async fn output_past_the_limit_is_cut_with_a_mark_and_still_read() {
+        let (text, came) = logged(5, &[b'x'; 100_000]).await;
+        assert_eq!(
+            text,
+            "xxxxx\n[ephemerd: output cut here, at the limit of 5 bytes]\n"
+        );
+        assert_eq!(came, 100_000);
+    }
+}

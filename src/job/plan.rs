@@ -1,0 +1,228 @@
+//! From a job and a slot to a launch plan: grants resolved, profile rendered and parsed back, expectations
+//! checked.
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::{JobId, JobSpec};
+use crate::config::{Config, EgressMode, RepoConfig};
+use crate::profile::Posture;
+use crate::profile::expect::{self, ExpectError, Expectation, Finding, Places};
+use crate::profile::policy::{Network, Policy};
+use crate::profile::render::{RenderError, RenderInput, Renderer};
+use crate::sandbox::launch::{LaunchPlan, ProcessLimits};
+use crate::slot::Slot;
+use crate::workspace::{self, Workspace};
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A granted path is not there.
+    #[error(
+        "`{key}` names `{path}`, which cannot be used\nhint: create it, or take it out of the configuration"
+    )]
+    Grant {
+        /// The configuration key.
+        key: &'static str,
+        /// The path as configured.
+        path: Utf8PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A granted path leads, through a symbolic link, to daemon state.
+    #[error(
+        "`{key}` names `{path}`, which leads to daemon state at `{resolved}`\nhint: grant another folder"
+    )]
+    DaemonState {
+        /// The configuration key.
+        key: &'static str,
+        /// The path as configured.
+        path: Utf8PathBuf,
+        /// Where it leads.
+        resolved: Utf8PathBuf,
+    },
+    /// The profile did not render.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// The expectations could not be evaluated.
+    #[error(transparent)]
+    Expect(#[from] ExpectError),
+    /// The profile does not guarantee what every profile must.
+    #[error(
+        "the profile misses expectation `{id}`: {op} `{target}` must be {wanted}, but `{rule}` decides otherwise\nhint: {why}; `ephemerd profile verify` shows all",
+        id = .0.expectation.id,
+        op = .0.expectation.op,
+        target = .0.target,
+        wanted = .0.expectation.verdict,
+        rule = .0.ruling.rule,
+        why = .0.expectation.why
+    )]
+    Unmet(Box<Finding>),
+}
+
+/// What rendering a profile takes besides the job: parsed once.
+#[derive(Debug)]
+pub struct Planner {
+    config: Config,
+    /// Resolved, as the kernel sees it.
+    data_dir: Utf8PathBuf,
+    config_file: Utf8PathBuf,
+    renderer: Renderer,
+    expectations: Vec<Expectation>,
+}
+
+/// One profile, rendered and checked.
+#[derive(Debug)]
+pub struct Profile {
+    /// The text.
+    pub text: String,
+    /// The text, parsed back.
+    pub policy: Policy,
+    /// Every expectation beside what the policy says.
+    pub findings: Vec<Finding>,
+}
+
+impl Planner {
+    /// Prepares planning for `config`, which was read from `config_file`.
+    ///
+    /// # Errors
+    /// The built-in templates or expectations do not parse.
+    pub fn new(config: Config, config_file: Utf8PathBuf) -> Result<Self, PlanError> {
+        let data_dir = resolved(&config.host.data_dir);
+        let config_file = resolved(&config_file);
+        Ok(Self {
+            data_dir,
+            config_file,
+            renderer: Renderer::new()?,
+            expectations: expect::built_in()?,
+            config,
+        })
+    }
+
+    /// The configuration planned with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The data folder, resolved.
+    pub fn data_dir(&self) -> &Utf8Path {
+        &self.data_dir
+    }
+
+    /// Renders the profile of a job of `repo`'s configuration and evaluates the expectations on it.
+    ///
+    /// # Errors
+    /// A grant cannot be used, or the template does not render to a policy.
+    pub fn profile(
+        &self,
+        job: &JobId,
+        posture: Posture,
+        repo: Option<&RepoConfig>,
+    ) -> Result<Profile, PlanError> {
+        let native = &self.config.native;
+        let (mut extra_read, mut extra_write) = (native.extra_read.clone(), native.extra_write.clone());
+        if let Some(repo) = repo {
+            extra_read.extend(repo.extra_read.clone());
+            extra_write.extend(repo.extra_write.clone());
+        }
+        let workspace = Workspace::new(&self.data_dir, job);
+        let input = RenderInput {
+            workspace: workspace.root(),
+            data_dir: self.data_dir.clone(),
+            daemon_files: vec![self.config_file.clone()],
+            extra_read: self.grants("extra_read", &extra_read)?,
+            extra_write: self.grants("extra_write", &extra_write)?,
+            network: match self.config.egress.mode {
+                EgressMode::Offline => Network::None,
+                EgressMode::Open => Network::Host,
+            },
+        };
+        let (text, policy) = self.renderer.render(posture, &input)?;
+        let places = Places {
+            workspace: workspace.root(),
+            // No id has this form, so it stands for every other job.
+            sibling: self.data_dir.join("native").join("sibling"),
+            data_dir: self.data_dir.clone(),
+            config: self.config_file.clone(),
+        };
+        let findings = expect::evaluate(&self.expectations, &policy, &places)?;
+        Ok(Profile {
+            text,
+            policy,
+            findings,
+        })
+    }
+
+    /// The launch plan of one job in one slot, with the text of its profile.
+    ///
+    /// # Errors
+    /// See [`PlanError`]; a profile that misses an expectation gives no plan.
+    pub fn plan(
+        &self,
+        job: &JobId,
+        spec: &JobSpec,
+        slot: &Slot,
+        root: bool,
+    ) -> Result<(LaunchPlan, String), PlanError> {
+        let repo = self.config.repos.get(&spec.origin.repo);
+        let posture = repo
+            .and_then(|repo| repo.posture)
+            .unwrap_or(self.config.native.posture);
+        let Profile {
+            text,
+            policy,
+            findings,
+        } = self.profile(job, posture, repo)?;
+        if let Some(unmet) = findings.into_iter().find(|finding| !finding.is_met()) {
+            return Err(PlanError::Unmet(Box::new(unmet)));
+        }
+        let workspace = Workspace::new(&self.data_dir, job);
+        let none = std::collections::BTreeMap::new();
+        let layers = [
+            &self.config.native.env,
+            repo.map_or(&none, |repo| &repo.env),
+            &spec.env,
+        ];
+        let limits = &self.config.native.limits;
+        let plan = LaunchPlan {
+            job: job.clone(),
+            policy,
+            account: root.then(|| slot.account.clone()),
+            command: spec.command.clone(),
+            env: workspace::environment(&workspace, slot, job, &layers),
+            work_dir: workspace.work(),
+            limits: ProcessLimits {
+                processes: limits.processes,
+                open_files: limits.open_files,
+                file_byte: limits.disk_byte,
+            },
+        };
+        Ok((plan, text))
+    }
+
+    /// Resolves granted paths, because the kernel compares resolved ones, and refuses those that lead to
+    /// daemon state.
+    fn grants(&self, key: &'static str, paths: &[Utf8PathBuf]) -> Result<Vec<Utf8PathBuf>, PlanError> {
+        let resolve = |path: &Utf8PathBuf| {
+            let resolved = path.canonicalize_utf8().map_err(|source| PlanError::Grant {
+                key,
+                path: path.clone(),
+                source,
+            })?;
+            if resolved.starts_with(&self.data_dir) || self.data_dir.starts_with(&resolved) {
+                return Err(PlanError::DaemonState {
+                    key,
+                    path: path.clone(),
+                    resolved,
+                });
+            }
+            Ok(resolved)
+        };
+        paths.iter().map(resolve).collect()
+    }
+}
+
+/// The path with links resolved, or as it is while it does not exist.
+fn resolved(path: &Utf8Path) -> Utf8PathBuf {
+    path.canonicalize_utf8().unwrap_or_else(|_| path.to_owned())
+}

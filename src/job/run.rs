@@ -1,0 +1,502 @@
+//! The driver: performs the effects of the [state machine](super::state) for one native job, from slot to
+//! clean slot, and feeds it what happens.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::unix::pipe::Receiver;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::ledger::{AcquisitionId, Ending, Ledger, LedgerError, Usage};
+use super::output::{Copies, Pipes, Stream, receiver};
+use super::plan::Planner;
+use super::state::{Effect, Event, State, step};
+use super::{Acquisition, JobId, JobSpec, Outcome};
+use crate::config::{Accounts, Limits};
+use crate::sandbox::axes::AxisReport;
+use crate::sandbox::launch::{LaunchPlan, Status};
+use crate::slot::{Account, Slot};
+use crate::warden::client::{Warden, WardenError};
+use crate::warden::{Reply, Request};
+
+/// How often a running job's memory is measured.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// Every how many samples its disk is measured as well, which takes longer.
+const DISK_EVERY: u32 = 10;
+
+/// How long the sandbox may take from the launch to its readiness.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// What all jobs share.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Makes launch plans.
+    pub planner: Planner,
+    /// Remembers.
+    pub ledger: Ledger,
+    /// Does.
+    pub warden: Warden,
+    /// What this host enforces, recorded with every job.
+    pub axes: Vec<AxisReport>,
+    /// Whether jobs run as accounts of their own.
+    pub root: bool,
+    /// Whether workspaces are kept for a look instead of removed.
+    pub keep: bool,
+}
+
+/// How a job ended, for whoever waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// What was left of it; the slot is in quarantine then.
+    pub leftovers: Vec<String>,
+}
+
+/// One job on its way.
+struct Drive<'a> {
+    pipeline: &'a Pipeline,
+    id: &'a JobId,
+    spec: &'a JobSpec,
+    slot: &'a Slot,
+    stream: Stream,
+    /// Newest last.
+    held: Vec<(AcquisitionId, Acquisition)>,
+    plan: Option<LaunchPlan>,
+    copies: Copies,
+    status: Option<Lines<BufReader<Receiver>>>,
+    deadline: Option<Instant>,
+    grace: Option<Instant>,
+    memory_peak_byte: Option<u64>,
+    leftovers: Vec<String>,
+}
+
+impl Pipeline {
+    /// Runs one job that trust routed to this host, in a slot nobody else uses, and returns when the slot is
+    /// clean again or in quarantine.
+    ///
+    /// # Errors
+    /// The ledger cannot be written. Then nothing more is acquired, and what was is undone at the next start.
+    pub async fn run(
+        &self,
+        (id, spec): (&JobId, &JobSpec),
+        slot: &Slot,
+        stream: Stream,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, LedgerError> {
+        self.ledger.claim(id, slot, SystemTime::now())?;
+        let mut drive = Drive {
+            pipeline: self,
+            id,
+            spec,
+            slot,
+            stream,
+            held: vec![],
+            plan: None,
+            copies: Copies::default(),
+            status: None,
+            deadline: None,
+            grace: None,
+            memory_peak_byte: None,
+            leftovers: vec![],
+        };
+        let outcome = drive.until_done(cancel).await?;
+        info!(job = %id, slot = slot.index, %outcome, "job ended");
+        Ok(Ended {
+            outcome,
+            leftovers: drive.leftovers,
+        })
+    }
+
+    /// Tears down what an earlier process left of a job, from the ledger alone, with the code every job ends
+    /// with.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn recover(
+        &self,
+        id: &JobId,
+        slot: Option<&Slot>,
+        open: Vec<(AcquisitionId, Acquisition)>,
+    ) -> Result<Ended, LedgerError> {
+        let reason = "the daemon ended before the job did".to_owned();
+        let (leftovers, usage) = (
+            self.undo(id, slot.map(|slot| &slot.account), &open).await?,
+            Usage::default(),
+        );
+        let outcome = Outcome::Failed { reason };
+        self.settle(id, slot, (&outcome, &leftovers), usage)?;
+        Ok(Ended { outcome, leftovers })
+    }
+
+    /// Undoes acquisitions, given newest first, and verifies; returns what is left.
+    async fn undo(
+        &self,
+        id: &JobId,
+        account: Option<&Account>,
+        newest_first: &[(AcquisitionId, Acquisition)],
+    ) -> Result<Vec<String>, LedgerError> {
+        let shared = self.planner.config().native.accounts == Accounts::Single;
+        let request = Request::Scrub {
+            job: id.clone(),
+            account: account.filter(|_| self.root && !shared).cloned(),
+            acquisitions: newest_first.iter().map(|(_, what)| what.clone()).collect(),
+            keep: self.keep,
+        };
+        let (undone, leftovers) = match self.warden.ask(request, &[]).await {
+            Ok(Reply::Scrubbed { undone, leftovers }) => (undone, leftovers),
+            Ok(other) => (0, vec![WardenError::Unexpected(Box::new(other)).to_string()]),
+            Err(error) => (0, vec![format!("could not scrub: {}", crate::chain(&error))]),
+        };
+        for (acquisition, _) in &newest_first[..undone.min(newest_first.len())] {
+            self.ledger.released(*acquisition, SystemTime::now())?;
+        }
+        Ok(leftovers)
+    }
+
+    /// Records the end of a job and, where it left something, the quarantine of its slot.
+    fn settle(
+        &self,
+        id: &JobId,
+        slot: Option<&Slot>,
+        (outcome, leftovers): (&Outcome, &[String]),
+        usage: Usage,
+    ) -> Result<(), LedgerError> {
+        let now = SystemTime::now();
+        if let Some(slot) = slot.filter(|_| !leftovers.is_empty()) {
+            let reason = format!("job {id} left {}", leftovers.join(", "));
+            warn!(job = %id, slot = slot.index, reason, "slot in quarantine");
+            self.ledger.quarantine(slot.index, &reason, now)?;
+        }
+        let axes = serde_json::to_string(&self.axes).unwrap_or_else(|_| "[]".into());
+        let ending = Ending {
+            outcome,
+            clean: leftovers.is_empty(),
+            axes: &axes,
+            usage,
+        };
+        self.ledger.finish(id, &ending, now)
+    }
+}
+
+impl Drive<'_> {
+    /// Feeds the state machine until the job is done.
+    async fn until_done(&mut self, cancel: &CancellationToken) -> Result<Outcome, LedgerError> {
+        let mut state = State::Queued;
+        let mut events = VecDeque::from([Event::SlotGranted]);
+        let mut samples = 0;
+        loop {
+            let event = match events.pop_front() {
+                Some(event) => event,
+                None => self.next_event(&state, cancel, &mut samples).await,
+            };
+            let (next, effects) = match step(&state, event) {
+                Ok(taken) => taken,
+                Err(rejected) => {
+                    warn!(job = %self.id, %rejected);
+                    continue;
+                }
+            };
+            if next.name() != state.name() && !matches!(next, State::Done { .. }) {
+                self.pipeline.ledger.enter(
+                    self.id,
+                    next.name(),
+                    reason_of(&next).as_deref(),
+                    SystemTime::now(),
+                )?;
+            }
+            state = next;
+            for effect in effects {
+                if let Effect::Report(outcome) = effect {
+                    return Ok(outcome);
+                }
+                events.extend(self.perform(effect, &state).await?);
+            }
+        }
+    }
+
+    /// Performs one effect; returns the event that answers it, where one does.
+    async fn perform(&mut self, effect: Effect, state: &State) -> Result<Option<Event>, LedgerError> {
+        match effect {
+            Effect::AcquireWorkspace => self.acquire_workspace().await.map(Some),
+            Effect::Launch => self.launch().await.map(Some),
+            Effect::StopPolitely => Ok(self.signal(true).await),
+            Effect::Kill => Ok(self.signal(false).await),
+            Effect::ArmGrace => {
+                self.grace = Some(Instant::now() + self.pipeline.planner.config().native.stop_grace);
+                Ok(None)
+            }
+            Effect::Scrub => {
+                let newest_first: Vec<_> = self.held.drain(..).rev().collect();
+                self.status = None;
+                let leftovers = self
+                    .pipeline
+                    .undo(self.id, Some(&self.slot.account), &newest_first)
+                    .await?;
+                Ok(Some(Event::Scrubbed { leftovers }))
+            }
+            Effect::ReleaseSlot => self.settle(state, vec![]).await,
+            Effect::QuarantineSlot { leftovers } => self.settle(state, leftovers).await,
+            Effect::Report(_) => Ok(None),
+        }
+    }
+
+    async fn settle(&mut self, state: &State, leftovers: Vec<String>) -> Result<Option<Event>, LedgerError> {
+        let output_byte = if leftovers.is_empty() {
+            std::mem::take(&mut self.copies).finish().await
+        } else {
+            // Somebody may still hold the pipe.
+            0
+        };
+        if let State::Done { outcome, .. } = state {
+            let usage = Usage {
+                memory_peak_byte: self.memory_peak_byte,
+                output_byte,
+            };
+            self.pipeline
+                .settle(self.id, Some(self.slot), (outcome, &leftovers), usage)?;
+        }
+        self.leftovers = leftovers;
+        Ok(None)
+    }
+
+    async fn acquire_workspace(&mut self) -> Result<Event, LedgerError> {
+        let (plan, _text) =
+            match self
+                .pipeline
+                .planner
+                .plan(self.id, self.spec, self.slot, self.pipeline.root)
+            {
+                Ok(made) => made,
+                Err(error) => return Ok(Event::Refused(crate::chain(&error))),
+            };
+        let account = plan.account.clone();
+        self.plan = Some(plan);
+        self.acquire(Acquisition::Workspace)?;
+        let request = Request::Prepare {
+            job: self.id.clone(),
+            account,
+        };
+        Ok(match self.pipeline.warden.ask(request, &[]).await {
+            Ok(_) => Event::Prepared,
+            Err(error) => Event::FailedToStart(crate::chain(&error)),
+        })
+    }
+
+    async fn launch(&mut self) -> Result<Event, LedgerError> {
+        let Some(plan) = self.plan.take() else {
+            return Ok(Event::FailedToStart("there is no plan".into()));
+        };
+        let exclusive =
+            self.pipeline.root && self.pipeline.planner.config().native.accounts == Accounts::PerSlot;
+        self.acquire(Acquisition::Processes {
+            uid: self.slot.account.uid,
+            exclusive,
+        })?;
+        let launched = match self.start(plan).await {
+            Ok(()) => tokio::time::timeout(READY_WITHIN, self.said()).await,
+            Err(error) => return Ok(Event::FailedToStart(error)),
+        };
+        let limit = self.spec.timeout_s.map(Duration::from_secs);
+        let limit = limit.unwrap_or(Duration::MAX).min(self.job_timeout());
+        self.deadline = Instant::now().checked_add(limit);
+        Ok(launched.unwrap_or_else(|_| {
+            Event::FailedToStart(format!("the sandbox was not ready within {READY_WITHIN:?}"))
+        }))
+    }
+
+    /// Makes the pipes and asks the warden for the process.
+    async fn start(&mut self, plan: LaunchPlan) -> Result<(), String> {
+        let failed = |error: io::Error| format!("could not make the job's pipes: {error}");
+        let pipes = Pipes::open(&self.stream).map_err(failed)?;
+        let (said, status) = io::pipe().map_err(failed)?;
+        let said: OwnedFd = said.into();
+        self.status = Some(BufReader::new(receiver(said).map_err(failed)?).lines());
+        let [stdin, stdout, stderr] = &pipes.job;
+        let descriptors = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd()];
+        let launched = self
+            .pipeline
+            .warden
+            .ask(Request::Launch(Box::new(plan)), &descriptors)
+            .await;
+        self.copies = pipes.hand_over();
+        launched
+            .map(|_| ())
+            .map_err(|error| format!("could not start the sandbox: {}", crate::chain(&error)))
+    }
+
+    fn job_timeout(&self) -> Duration {
+        let config = self.pipeline.planner.config();
+        let own = config
+            .repos
+            .get(&self.spec.origin.repo)
+            .and_then(|repo| repo.job_timeout);
+        own.unwrap_or(config.native.job_timeout)
+    }
+
+    fn acquire(&mut self, what: Acquisition) -> Result<(), LedgerError> {
+        let id = self.pipeline.ledger.acquire(self.id, &what, SystemTime::now())?;
+        self.held.push((id, what));
+        Ok(())
+    }
+
+    /// Signals the job's processes; a warden that cannot be asked has taken them with it.
+    async fn signal(&mut self, politely: bool) -> Option<Event> {
+        let request = Request::Signal {
+            job: self.id.clone(),
+            politely,
+        };
+        self.pipeline
+            .warden
+            .ask(request, &[])
+            .await
+            .err()
+            .map(|error| Event::Lost(error.to_string()))
+    }
+
+    /// The next thing init says, as an event.
+    async fn said(&mut self) -> Event {
+        let line = match &mut self.status {
+            Some(lines) => lines.next_line().await.ok().flatten(),
+            None => std::future::pending().await,
+        };
+        let Some(line) = line else {
+            self.status = None;
+            return Event::Lost("the job's first process was killed from outside".into());
+        };
+        match serde_json::from_str(&line) {
+            Ok(Status::Ready) => Event::Started,
+            Ok(Status::StepFailed { step, detail }) => {
+                Event::FailedToStart(format!("sandbox step `{step}` failed: {detail}"))
+            }
+            Ok(Status::NotExecuted { code, detail }) => {
+                self.tell_not_executed(&detail);
+                Event::Exited { code }
+            }
+            Ok(Status::Exited { code }) => Event::Exited { code },
+            Ok(Status::Signalled { signal }) => Event::Signalled { signal },
+            Err(error) => Event::Lost(format!("the sandbox said `{line}`: {error}")),
+        }
+    }
+
+    /// Says in the job's own output why its command did not start.
+    fn tell_not_executed(&self, detail: &str) {
+        let program = self.spec.command.first().map(String::as_str).unwrap_or_default();
+        let text = format!("ephemerd: cannot execute `{program}`: {detail}\n");
+        let written = match &self.stream {
+            Stream::Log { file, .. } => std::fs::File::options()
+                .append(true)
+                .open(file)
+                .and_then(|mut log| io::Write::write_all(&mut log, text.as_bytes())),
+            Stream::Own => io::Write::write_all(&mut io::stderr(), text.as_bytes()),
+        };
+        if let Err(error) = written {
+            warn!(job = %self.id, %error, text);
+        }
+    }
+
+    /// Waits for whatever happens first.
+    async fn next_event(&mut self, state: &State, cancel: &CancellationToken, samples: &mut u32) -> Event {
+        let is_running = matches!(state, State::Running);
+        loop {
+            let limit_s = self
+                .job_timeout()
+                .as_secs()
+                .min(self.spec.timeout_s.unwrap_or(u64::MAX));
+            let (deadline, grace) = (self.deadline, self.grace);
+            tokio::select! {
+                biased;
+                event = self.said() => return event,
+                () = cancel.cancelled(), if is_running => return Event::CancelAsked,
+                () = at(deadline), if is_running => return Event::TimeLimit { limit_s },
+                () = at(grace), if !is_running => return Event::GraceOver,
+                () = tokio::time::sleep(SAMPLE_EVERY), if is_running => {
+                    *samples += 1;
+                    if let Some(what) = self.sample(samples.is_multiple_of(DISK_EVERY)).await {
+                        return Event::LimitExceeded { what };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Measures what the job uses; says which limit it exceeds.
+    async fn sample(&mut self, disk: bool) -> Option<String> {
+        let exclusive =
+            self.pipeline.root && self.pipeline.planner.config().native.accounts == Accounts::PerSlot;
+        let uid = exclusive.then_some(self.slot.account.uid);
+        let request = Request::Usage {
+            job: self.id.clone(),
+            uid,
+            disk,
+        };
+        let Ok(Reply::Usage(usage)) = self.pipeline.warden.ask(request, &[]).await else {
+            return None;
+        };
+        if uid.is_some() {
+            self.memory_peak_byte = self.memory_peak_byte.max(Some(usage.memory_byte));
+        }
+        exceeded(usage, &self.pipeline.planner.config().native.limits)
+    }
+}
+
+/// Which limit `usage` exceeds, with the figures.
+fn exceeded(usage: crate::warden::Usage, limits: &Limits) -> Option<String> {
+    let over = |name: &str, used: u64, limit: u64| {
+        (used > limit).then(|| format!("{name} {} MiB of {} MiB", used >> 20, limit >> 20))
+    };
+    over("memory", usage.memory_byte, limits.memory_byte)
+        .or_else(|| over("disk", usage.disk_byte.unwrap_or_default(), limits.disk_byte))
+}
+
+/// Ends at `moment`, or never.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the ledger notes beside a state.
+fn reason_of(state: &State) -> Option<String> {
+    match state {
+        State::Stopping { why, .. } => Some(Outcome::from(why.clone()).to_string()),
+        State::Scrubbing { outcome } => Some(outcome.to_string()),
+        State::Queued | State::Preparing | State::Launching | State::Running | State::Done { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_over_its_limit_only_past_it() {
+        let limits = Limits {
+            processes: 1,
+            memory_byte: 2 << 20,
+            disk_byte: 3 << 20,
+            open_files: 1,
+            output_byte: 1,
+        };
+        let usage = |memory_byte, disk_byte| crate::warden::Usage {
+            processes: 1,
+            memory_byte,
+            disk_byte,
+        };
+        assert_eq!(exceeded(usage(2 << 20, Some(3 << 20)), &limits), None);
+        assert_eq!(
+            exceeded(usage(3 << 20, None), &limits).unwrap(),
+            "memory 3 MiB of 2 MiB"
+        );
+        assert_eq!(
+            exceeded(usage(0, Some(4 << 20)), &limits).unwrap(),
+            "disk 4 MiB of 3 MiB"
+        );
+    }
+}

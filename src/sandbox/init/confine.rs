@@ -1,0 +1,85 @@
+//! Step `landlock`: the file rules of the policy once more, by the kernel's second mechanism, and the scopes.
+//!
+//! Everything is a hard requirement: a right or a scope this kernel does not know fails the step.
+
+use landlock::{
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
+};
+
+use super::{Step, StepError};
+use crate::profile::policy::{Access, Policy, View};
+
+const STEP: &str = "landlock";
+
+/// Landlock ABI 6 (Linux 6.12): the first with scopes for signals and abstract Unix sockets.
+const NEEDED: ABI = ABI::V6;
+
+/// Restricts this thread, and everything it starts, to what `policy` lists.
+pub(super) fn landlock(policy: &Policy) -> Result<(), StepError> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(NEEDED))
+        .step(STEP)?
+        .scope(Scope::from_all(NEEDED))
+        .step(STEP)?
+        .create()
+        .step(STEP)?;
+    if policy.view == View::Host {
+        ruleset = add(ruleset, "/", reading())?;
+    }
+    for rule in &policy.paths {
+        let rights = match rule.access {
+            Access::Read => reading(),
+            Access::Write | Access::Scratch => {
+                AccessFs::from_all(NEEDED) & !AccessFs::MakeBlock & !AccessFs::MakeChar
+            }
+            Access::Proc => AccessFs::ReadFile | AccessFs::ReadDir,
+            Access::Device | Access::Pts => {
+                AccessFs::ReadFile
+                    | AccessFs::WriteFile
+                    | AccessFs::ReadDir
+                    | AccessFs::IoctlDev
+                    | AccessFs::Truncate
+            }
+            Access::Hide | Access::Link => continue,
+        };
+        ruleset = add(ruleset, rule.path.as_str(), rights)?;
+    }
+    let status = ruleset.restrict_self().step(STEP)?;
+    if status.ruleset != RulesetStatus::FullyEnforced {
+        return Err(StepError::new(STEP, format!("only {:?}", status.ruleset)));
+    }
+    Ok(())
+}
+
+fn reading() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute
+}
+
+/// Adds one rule. A path that is not in the view (an optional rule, a link) needs none.
+fn add(
+    ruleset: landlock::RulesetCreated,
+    path: &str,
+    rights: BitFlags<AccessFs>,
+) -> Result<landlock::RulesetCreated, StepError> {
+    let named = |e: &dyn std::fmt::Display| StepError::new(STEP, format!("`{path}`: {e}"));
+    let kind = match std::fs::symlink_metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(ruleset),
+        Err(e) => return Err(named(&e)),
+    };
+    if kind.is_symlink() {
+        return Ok(ruleset);
+    }
+    // Rights that only folders can have are refused by the kernel for anything else.
+    let rights = if kind.is_dir() {
+        rights
+    } else {
+        rights & AccessFs::from_file(NEEDED)
+    };
+    let opened = PathFd::new(path).map_err(|e| named(&e))?;
+    ruleset
+        .add_rule(PathBeneath::new(opened, rights))
+        .map_err(|e| named(&e))
+}

@@ -1,0 +1,132 @@
+//! Steps `user-namespace`, `loopback`, `limits`, `account` and `proof`: who the process is and what it may
+//! use.
+
+use std::io;
+
+use caps::CapSet;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use std::os::fd::AsRawFd;
+
+use super::{Step, StepError};
+use crate::profile::policy::Network;
+use crate::sandbox::launch::ProcessLimits;
+use crate::slot::Account;
+
+/// Maps the caller's own user and group, as they were outside, onto themselves in the new user namespace; a
+/// process may do that for itself as long as it gives up setgroups (user_namespaces(7)).
+pub(super) fn map_self((uid, gid): (u32, u32)) -> io::Result<()> {
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+/// Brings up the loopback of a network namespace of its own; there is no other interface in it.
+pub(super) fn loopback_up(network: Network) -> nix::Result<()> {
+    if network == Network::Host {
+        return Ok(());
+    }
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: all-zero bytes are a valid ifreq: integers, and a union of integers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *place = libc::c_char::try_from(*byte).unwrap_or_default();
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+    // SAFETY: SIOCSIFFLAGS reads an ifreq, which outlives the call.
+    nix::errno::Errno::result(unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+    })?;
+    Ok(())
+}
+
+/// Sets the limits, soft and hard alike. A lower hard limit of the host stays, because raising one takes a
+/// capability that even root may lack.
+pub(super) fn limits(limits: ProcessLimits) -> Result<(), StepError> {
+    let ProcessLimits {
+        processes,
+        open_files,
+        file_byte,
+    } = limits;
+    let wanted = [
+        (Resource::RLIMIT_NPROC, processes),
+        (Resource::RLIMIT_NOFILE, open_files),
+        (Resource::RLIMIT_FSIZE, file_byte),
+        // A core dump holds the job's secrets and would be written by the kernel, past the sandbox.
+        (Resource::RLIMIT_CORE, 0),
+    ];
+    for (resource, limit) in wanted {
+        let (_, hard) = getrlimit(resource).step("limits")?;
+        let limit = limit.min(hard);
+        setrlimit(resource, limit, limit)
+            .map_err(|e| StepError::new("limits", format!("{resource:?}: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Gives up the bounding set and the supplementary groups, becomes the account, and clears every capability
+/// set. The order matters: each step needs a privilege that a later one gives up.
+pub(super) fn become_account(account: Option<&Account>) -> Result<(), StepError> {
+    const STEP: &str = "account";
+    for capability in caps::runtime::thread_all_supported() {
+        caps::drop(None, CapSet::Bounding, capability).step(STEP)?;
+    }
+    if let Some(Account { name, uid, gid }) = account {
+        if *uid == 0 || *gid == 0 {
+            return Err(StepError::new(STEP, format!("`{name}` has id 0")));
+        }
+        let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+        setgroups(&[]).step(STEP)?;
+        setresgid(gid, gid, gid).step(STEP)?;
+        setresuid(uid, uid, uid).step(STEP)?;
+    }
+    for set in [
+        CapSet::Ambient,
+        CapSet::Inheritable,
+        CapSet::Effective,
+        CapSet::Permitted,
+    ] {
+        caps::clear(None, set).step(STEP)?;
+    }
+    Ok(())
+}
+
+/// Reads this process's state back from the kernel and compares it with what the steps before should have
+/// made of it.
+pub(super) fn prove(account: Option<&Account>) -> Result<(), StepError> {
+    const STEP: &str = "proof";
+    let status = std::fs::read_to_string("/proc/self/status").step(STEP)?;
+    let field = |name: &str| {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(|value| value.split_whitespace().collect::<Vec<_>>().join(" "))
+            .unwrap_or_default()
+    };
+    let expect = |name: &str, wanted: &str| match field(name) {
+        found if found == wanted => Ok(()),
+        found => Err(StepError::new(
+            STEP,
+            format!("{name} is `{found}`, not `{wanted}`"),
+        )),
+    };
+    if let Some(Account { uid, gid, .. }) = account {
+        expect("Uid", &format!("{uid} {uid} {uid} {uid}"))?;
+        expect("Gid", &format!("{gid} {gid} {gid} {gid}"))?;
+        expect("Groups", "")?;
+    }
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        expect(set, "0000000000000000")?;
+    }
+    expect("NoNewPrivs", "1")?;
+    // Mode 2 is a filter (proc_pid_status(5)).
+    expect("Seccomp", "2")?;
+    // The innermost pid: 1 only in a pid namespace of its own.
+    expect("Pid", "1")
+}

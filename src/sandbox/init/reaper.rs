@@ -1,0 +1,169 @@
+//! Step 12: starts the command and stays as pid 1 of the job.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork};
+
+use super::say;
+use crate::sandbox::launch::{LaunchPlan, Status};
+
+/// Forks the command and waits for it; the result is the exit code of pid 1.
+pub(super) fn run(plan: &LaunchPlan, stdio: [OwnedFd; 3], mut status: File) -> i32 {
+    let mut watched = SigSet::empty();
+    watched.add(Signal::SIGCHLD);
+    watched.add(Signal::SIGTERM);
+    watched.add(Signal::SIGINT);
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None);
+    // SAFETY: this process has one thread, so the child may do whatever it likes.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => {
+            let error = execute(plan, stdio);
+            let code = if error == Errno::ENOENT { 127 } else { 126 };
+            say(
+                &mut status,
+                &Status::NotExecuted {
+                    code,
+                    detail: error.desc().to_owned(),
+                },
+            );
+            i32::from(code)
+        }
+        Ok(ForkResult::Parent { child }) => {
+            // Only the job may hold its pipes, or their readers would never see the end.
+            drop(stdio);
+            close_all_but(&status);
+            reap(child, &watched, &mut status)
+        }
+        Err(error) => {
+            say(
+                &mut status,
+                &Status::StepFailed {
+                    step: "fork".into(),
+                    detail: error.desc().to_owned(),
+                },
+            );
+            1
+        }
+    }
+}
+
+/// Becomes the command; comes back only with the reason why not.
+fn execute(plan: &LaunchPlan, stdio: [OwnedFd; 3]) -> Errno {
+    match prepare(plan, stdio) {
+        Ok((args, env)) => exec_on_path(plan, &args, &env),
+        Err(error) => error,
+    }
+}
+
+fn prepare(
+    plan: &LaunchPlan,
+    [stdin, stdout, stderr]: [OwnedFd; 3],
+) -> Result<(Vec<CString>, Vec<CString>), Errno> {
+    dup2_stdin(&stdin)?;
+    dup2_stdout(&stdout)?;
+    dup2_stderr(&stderr)?;
+    // Everything else of ours closes when the command starts.
+    // SAFETY: marks descriptors, touches no memory.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    })?;
+    nix::unistd::setsid()?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    nix::unistd::chdir(plan.work_dir.as_str())?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    // Rust ignores SIGPIPE in its own programs; a job expects the default.
+    // SAFETY: sets a default disposition, no handler is involved.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }?;
+    let text = |s: String| CString::new(s).map_err(|_| Errno::EINVAL);
+    let args = plan.command.iter().cloned().map(text).collect::<Result<_, _>>()?;
+    let env = plan
+        .env
+        .iter()
+        .map(|(k, v)| text(format!("{k}={v}")))
+        .collect::<Result<_, _>>()?;
+    Ok((args, env))
+}
+
+/// Looks the program up on the job's own `PATH`, as execvp(3) does.
+fn exec_on_path(plan: &LaunchPlan, args: &[CString], env: &[CString]) -> Errno {
+    let Some(program) = plan.command.first().filter(|program| !program.is_empty()) else {
+        return Errno::ENOENT;
+    };
+    let path = plan.env.get("PATH").map(String::as_str).unwrap_or_default();
+    let candidates: Vec<String> = if program.contains('/') {
+        vec![program.clone()]
+    } else {
+        path.split(':')
+            .map(|folder| format!("{folder}/{program}"))
+            .collect()
+    };
+    let mut worst = Errno::ENOENT;
+    for candidate in candidates {
+        let Ok(candidate) = CString::new(candidate) else {
+            return Errno::EINVAL;
+        };
+        match nix::unistd::execve(&candidate, args, env) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            // Another folder may have one that can be executed.
+            Err(Errno::EACCES) => worst = Errno::EACCES,
+            Err(error) => return error,
+            Ok(never) => match never {},
+        }
+    }
+    worst
+}
+
+/// Waits until the command ends, reaping whatever else becomes a child of pid 1.
+fn reap(command: Pid, watched: &SigSet, status: &mut File) -> i32 {
+    loop {
+        match watched.wait() {
+            Ok(Signal::SIGCHLD) => {}
+            Ok(signal) => {
+                // Every process of the job, as a terminal would do it.
+                let _ = kill(Pid::from_raw(-1), signal);
+                continue;
+            }
+            Err(_) => continue,
+        }
+        while let Ok(ended) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match ended {
+                WaitStatus::Exited(pid, code) if pid == command => {
+                    say(
+                        status,
+                        &Status::Exited {
+                            code: u8::try_from(code).unwrap_or(u8::MAX),
+                        },
+                    );
+                    return code;
+                }
+                WaitStatus::Signaled(pid, signal, _) if pid == command => {
+                    say(
+                        status,
+                        &Status::Signalled {
+                            signal: signal as i32,
+                        },
+                    );
+                    return 128 + signal as i32;
+                }
+                WaitStatus::StillAlive => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Closes every descriptor of this process but the status pipe.
+fn close_all_but(status: &File) {
+    let keep = u32::try_from(status.as_raw_fd()).unwrap_or(u32::MAX);
+    for (first, last) in [(0, keep.saturating_sub(1)), (keep.saturating_add(1), u32::MAX)] {
+        if first <= last {
+            // SAFETY: nothing uses these descriptors any more; this process only waits and writes to `status`.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! One launch, as data: what the sandbox's init is told, and what it says back.
+
+use std::collections::BTreeMap;
+
+use camino::Utf8PathBuf;
+use serde::{Deserialize, Serialize};
+
+use crate::job::JobId;
+use crate::profile::Policy;
+use crate::slot::Account;
+
+/// Everything the sandbox's init needs to start one job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchPlan {
+    /// Whose process it is.
+    pub job: JobId,
+    /// What it may do.
+    pub policy: Policy,
+    /// Who it runs as; `None` keeps the caller's account, inside a user namespace.
+    pub account: Option<Account>,
+    /// Program and arguments; a program without a slash is looked up on the job's `PATH`, inside the sandbox.
+    pub command: Vec<String>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// Where it starts.
+    pub work_dir: Utf8PathBuf,
+    /// Limits the kernel keeps per process or account.
+    pub limits: ProcessLimits,
+}
+
+/// Limits that setrlimit(2) keeps. A hard limit of the host that is lower stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessLimits {
+    /// Processes and threads of the account (`RLIMIT_NPROC`).
+    pub processes: u64,
+    /// Open files per process (`RLIMIT_NOFILE`).
+    pub open_files: u64,
+    /// Largest file in bytes (`RLIMIT_FSIZE`).
+    pub file_byte: u64,
+}
+
+/// What init says on the status pipe, one JSON object a line. The job itself cannot write there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "kebab-case")]
+pub enum Status {
+    /// Every protection is applied and was read back; the command starts now.
+    Ready,
+    /// A step failed; nothing of the job's ran.
+    StepFailed {
+        /// The step's name.
+        step: String,
+        /// What the kernel said about what.
+        detail: String,
+    },
+    /// The command could not be executed.
+    NotExecuted {
+        /// 127 when there is no such program, 126 otherwise, as env(1) has it.
+        code: u8,
+        /// What the kernel said.
+        detail: String,
+    },
+    /// The command ended by itself.
+    Exited {
+        /// Its exit code.
+        code: u8,
+    },
+    /// A signal ended the command.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+}

@@ -1,0 +1,44 @@
+//! What stands in for the sandbox's init where there is none yet: it starts nothing.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::launch::LaunchPlan;
+
+/// What a launch is given besides its plan.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// Effective user and group outside.
+    pub(crate) outer: (u32, u32),
+    /// The job's standard input, output and error.
+    pub(crate) job: [OwnedFd; 3],
+    /// Where status lines go.
+    pub(crate) status: OwnedFd,
+}
+
+/// Starts no jobs.
+#[derive(Debug)]
+pub(crate) struct Launcher;
+
+impl Launcher {
+    /// Fails: this version fences jobs on Linux only.
+    pub(crate) fn new() -> io::Result<Self> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this version fences native jobs on Linux only",
+        ))
+    }
+
+    /// Fails as [`Launcher::new`] does.
+    pub(crate) fn spawn(&self, plan: &LaunchPlan, given: Given) -> io::Result<i32> {
+        let Given {
+            outer: _,
+            job: _,
+            status: _,
+        } = given;
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("cannot start {} on this system", plan.job),
+        ))
+    }
+}

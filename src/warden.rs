@@ -1,0 +1,109 @@
+//! The warden: the small, single-threaded process that alone makes privileged changes for jobs.
+//!
+//! The dispatcher starts it once, by running its own program again, and talks to it over a socket pair in
+//! the messages below. It has one thread and little memory, so that its forks are cheap: every launch is a
+//! clone of it, straight into new namespaces (see [`crate::sandbox`]), and everything that takes long (kill,
+//! wipe, count) happens in a forked worker, so that a large wipe does not hold up the next launch. It builds
+//! every path itself from job ids and the folder it was started with.
+//!
+//! When the dispatcher goes away, the warden kills what it started and ends; when the warden goes away, the
+//! kernel kills the jobs (`PR_SET_PDEATHSIG`).
+
+pub mod client;
+pub(crate) mod scrub;
+pub mod serve;
+pub(crate) mod wire;
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::{Acquisition, JobId};
+use crate::sandbox::launch::LaunchPlan;
+use crate::slot::Account;
+
+/// What the dispatcher asks of the warden. A [`Request::Launch`] carries four descriptors: standard input,
+/// output and error of the job, and the status pipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// Make the job's folder and give it to the account; `None` keeps the warden's own.
+    Prepare {
+        /// Whose folder.
+        job: JobId,
+        /// Who gets it.
+        account: Option<Account>,
+    },
+    /// Start the job's process.
+    Launch(Box<LaunchPlan>),
+    /// Ask every process of the job to end, or end them.
+    Signal {
+        /// Whose processes.
+        job: JobId,
+        /// Whether they may finish (`SIGTERM`) or not (`SIGKILL`).
+        politely: bool,
+    },
+    /// Undo acquisitions, in the order given, and look for anything that is left.
+    Scrub {
+        /// Whose.
+        job: JobId,
+        /// The account's name, for the files it may have left in shared places.
+        account: Option<Account>,
+        /// Newest first.
+        acquisitions: Vec<Acquisition>,
+        /// Whether the folder is moved to `kept` instead of removed.
+        keep: bool,
+    },
+    /// Count what the job uses.
+    Usage {
+        /// Whose.
+        job: JobId,
+        /// The account whose processes are counted, where it has the account for itself.
+        uid: Option<u32>,
+        /// Whether to walk its folder as well.
+        disk: bool,
+    },
+    /// Name the folders below `native`.
+    Folders,
+}
+
+/// What the warden answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// The process was started.
+    Launched {
+        /// Its pid as the host sees it.
+        pid: i32,
+    },
+    /// The acquisitions were undone as far as possible.
+    Scrubbed {
+        /// How many of the acquisitions, counted from the first, are undone.
+        undone: usize,
+        /// What is left, in words; empty when the job left nothing.
+        leftovers: Vec<String>,
+    },
+    /// What the job uses.
+    Usage(Usage),
+    /// The jobs that have a folder below `native`.
+    Folders {
+        /// Their ids.
+        jobs: Vec<JobId>,
+    },
+    /// It could not be done.
+    Failed {
+        /// What and why, with a hint where there is one.
+        reason: String,
+    },
+}
+
+/// What a job uses at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processes.
+    pub processes: u64,
+    /// Resident bytes of all processes; pages they share count once for each.
+    pub memory_byte: u64,
+    /// Bytes allocated on disk below its folder, where that was asked for.
+    pub disk_byte: Option<u64>,
+}

@@ -1,0 +1,136 @@
+//! The dispatcher's side: starts the warden and asks it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use camino::Utf8Path;
+use tokio::sync::oneshot;
+
+use super::serve::Numbered;
+use super::{Reply, Request, wire};
+use crate::host::command;
+
+/// Why the warden did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum WardenError {
+    /// It could not be started.
+    #[error("could not start the warden")]
+    Start(#[source] io::Error),
+    /// It is gone; every job it started is gone with it.
+    #[error("the warden has ended")]
+    Gone,
+    /// The request could not be sent.
+    #[error("could not reach the warden")]
+    Send(#[source] io::Error),
+    /// It answered that it could not.
+    #[error("{0}")]
+    Failed(String),
+    /// It answered something that does not fit the request.
+    #[error("the warden answered {0:?}, which does not fit the request")]
+    Unexpected(Box<Reply>),
+}
+
+/// Requests that wait for their reply, by number; `None` once the warden is gone.
+type Pending = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Reply>>>>>;
+
+/// A running warden. Dropping it ends the warden, which kills every job it started.
+#[derive(Debug)]
+pub struct Warden {
+    socket: UnixStream,
+    /// Held while one message goes out.
+    sending: Mutex<()>,
+    pending: Pending,
+    next: AtomicU64,
+    process: Child,
+}
+
+impl Warden {
+    /// Starts `program` (ephemerd itself) as the warden of `data_dir`.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(program: &Utf8Path, data_dir: &Utf8Path) -> Result<Self, WardenError> {
+        let (ours, theirs) = UnixStream::pair().map_err(WardenError::Start)?;
+        let process = command::start_warden(program, data_dir, theirs.into()).map_err(WardenError::Start)?;
+        let pending: Pending = Arc::new(Mutex::new(Some(BTreeMap::new())));
+        let socket = ours.try_clone().map_err(WardenError::Start)?;
+        let listening = Arc::clone(&pending);
+        std::thread::Builder::new()
+            .name("warden".into())
+            .stack_size(256 * 1024)
+            .spawn(move || listen(&ours, &listening))
+            .map_err(WardenError::Start)?;
+        Ok(Self {
+            socket,
+            sending: Mutex::new(()),
+            pending,
+            next: AtomicU64::new(0),
+            process,
+        })
+    }
+
+    /// The warden's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Asks for something and waits for the answer.
+    ///
+    /// # Errors
+    /// The warden is gone, or answers that it failed.
+    pub async fn ask(&self, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<Reply, WardenError> {
+        let answer = self.send(request, descriptors)?;
+        match answer.await {
+            Ok(Reply::Failed { reason }) => Err(WardenError::Failed(reason)),
+            Ok(reply) => Ok(reply),
+            Err(_) => Err(WardenError::Gone),
+        }
+    }
+
+    fn send(
+        &self,
+        message: Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<oneshot::Receiver<Reply>, WardenError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (tell, answer) = oneshot::channel();
+        match self
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+        {
+            Some(pending) => pending.insert(number, tell),
+            None => return Err(WardenError::Gone),
+        };
+        let _one_at_a_time = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        wire::send(&self.socket, &Numbered { number, message }, descriptors).map_err(WardenError::Send)?;
+        Ok(answer)
+    }
+}
+
+impl Drop for Warden {
+    fn drop(&mut self) {
+        // The end of the stream tells the warden to kill what is left and to end.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.process.wait();
+    }
+}
+
+/// Hands replies to whoever waits for them, until the warden is gone.
+fn listen(socket: &UnixStream, pending: &Pending) {
+    let lock = || pending.lock().unwrap_or_else(PoisonError::into_inner);
+    while let Ok(Some((Numbered { number, message }, _))) = wire::receive::<Numbered<Reply>>(socket) {
+        if let Some(waiting) = lock().as_mut().and_then(|pending| pending.remove(&number)) {
+            // Whoever asked may have stopped waiting.
+            let _ = waiting.send(message);
+        }
+    }
+    // Dropping the senders tells everyone who waits.
+    *lock() = None;
+}

@@ -1,0 +1,178 @@
+//! Tear-down: kill until nothing of the job runs, remove its folder, and look for what is left.
+//!
+//! Runs in a worker of the warden. Nothing here trusts that an earlier step worked: what counts as clean is
+//! what the kernel says afterwards.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, Uid, fork, setresuid};
+
+use super::{Reply, Usage};
+use crate::host::{files, os};
+use crate::job::{Acquisition, JobId};
+use crate::slot::Account;
+use crate::workspace::{self, Workspace};
+
+/// How long killed processes may take to go away; a process stuck in the kernel longer than that makes the
+/// slot unusable anyway.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Places on a host where an account without a home could still leave files.
+const SHARED_PLACES: [&str; 7] = [
+    "/tmp",
+    "/var/tmp",
+    "/dev/shm",
+    "/dev/mqueue",
+    "/run/lock",
+    "/var/spool/cron/crontabs",
+    "/var/spool/cron/atjobs",
+];
+
+/// The tear-down of one job.
+pub(super) struct Scrub<'a> {
+    /// Its folder.
+    pub(super) workspace: &'a Workspace,
+    /// Its first process, where that has not ended yet.
+    pub(super) first: Option<Pid>,
+    /// The account it has for itself, where it has one.
+    pub(super) account: Option<&'a Account>,
+    /// Whether the folder is moved to `kept` instead of removed.
+    pub(super) keep: bool,
+}
+
+impl Scrub<'_> {
+    /// Undoes `acquisitions` in order and verifies.
+    pub(super) fn undo(&self, acquisitions: &[Acquisition]) -> Reply {
+        let mut undone = 0;
+        let mut leftovers = Vec::new();
+        for acquisition in acquisitions {
+            let result = match acquisition {
+                Acquisition::Processes { uid, exclusive } => {
+                    end_processes(self.first, exclusive.then_some(*uid))
+                }
+                Acquisition::Workspace if self.keep => {
+                    workspace::keep(self.workspace).map_err(io::Error::other)
+                }
+                Acquisition::Workspace => workspace::remove(self.workspace)
+                    .map(drop)
+                    .map_err(io::Error::other),
+            };
+            match result {
+                Ok(()) if leftovers.is_empty() => undone += 1,
+                Ok(()) => {}
+                Err(error) => leftovers.push(crate::chain(&error)),
+            }
+        }
+        leftovers.extend(left_behind(self.workspace, self.account));
+        Reply::Scrubbed { undone, leftovers }
+    }
+}
+
+/// Kills the job's first process, and with it its whole pid namespace; then, where the account is the job's
+/// alone, everything else that runs as it, until nothing does.
+fn end_processes(first: Option<Pid>, uid: Option<u32>) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    if let Some(first) = first {
+        // It may have ended since; then there is nobody to kill.
+        let _ = kill(first, Signal::SIGKILL);
+        os::wait_for_end(first.as_raw(), deadline)?;
+    }
+    let Some(uid) = uid else { return Ok(()) };
+    loop {
+        let running = os::processes_of(uid)?;
+        let Some(one) = running.first() else { return Ok(()) };
+        if Instant::now() >= deadline {
+            return Err(io::Error::other(format!(
+                "processes {running:?} of uid {uid} do not die"
+            )));
+        }
+        kill_account(uid)?;
+        os::wait_for_end(*one, deadline)?;
+    }
+}
+
+/// Kills every process of `uid` with one call, from a child that has become it (kill(2), pid -1): what forks
+/// meanwhile cannot get away.
+fn kill_account(uid: u32) -> io::Result<()> {
+    if uid == 0 || Uid::from_raw(uid) == Uid::current() {
+        return Err(io::Error::other(format!(
+            "refusing to kill everything of uid {uid}"
+        )));
+    }
+    // SAFETY: the warden and its workers have one thread, so the child may do whatever it likes.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => waitpid(child, None).map(|_| ()).map_err(io::Error::from),
+        ForkResult::Child => {
+            let uid = Uid::from_raw(uid);
+            if setresuid(uid, uid, uid).is_ok() {
+                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            }
+            // SAFETY: ends the child without running the parent's destructors.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+/// What the job left that no acquisition covers, in words.
+fn left_behind(workspace: &Workspace, account: Option<&Account>) -> Vec<String> {
+    let mut found = Vec::new();
+    if std::fs::symlink_metadata(workspace.root().as_std_path()).is_ok() {
+        found.push(format!("folder {}", workspace.root()));
+    }
+    match os::mounts_below(&workspace.root()) {
+        Ok(mounts) => found.extend(mounts.into_iter().map(|mount| format!("mount {mount}"))),
+        Err(error) => found.push(format!("cannot read the mounts: {error}")),
+    }
+    if let Some(account) = account {
+        let files = SHARED_PLACES
+            .iter()
+            .flat_map(|place| files_of(account.uid, Utf8Path::new(place)));
+        found.extend(files.map(|path| format!("file {path}")));
+    }
+    found
+}
+
+/// Entries directly in `place` that `uid` owns.
+fn files_of(uid: u32, place: &Utf8Path) -> Vec<Utf8PathBuf> {
+    // A place that does not exist, or that this host does not let us read, holds nothing of the account's.
+    let Ok(entries) = place.read_dir_utf8() else {
+        return Vec::new();
+    };
+    let owned = |path: &Utf8Path| path.symlink_metadata().is_ok_and(|found| found.uid() == uid);
+    entries
+        .flatten()
+        .map(|entry| entry.path().to_owned())
+        .filter(|path| owned(path))
+        .collect()
+}
+
+/// Counts what the job uses; what vanishes meanwhile counts as nothing.
+pub(super) fn usage(workspace: &Workspace, uid: Option<u32>, disk: bool) -> Usage {
+    let pids = uid.and_then(|uid| os::processes_of(uid).ok()).unwrap_or_default();
+    Usage {
+        processes: u64::try_from(pids.len()).unwrap_or(u64::MAX),
+        memory_byte: pids.iter().filter_map(|pid| os::resident_byte(*pid)).sum(),
+        disk_byte: if disk {
+            files::usage(&workspace.root()).ok().map(|usage| usage.bytes)
+        } else {
+            None
+        },
+    }
+}
+
+/// The jobs that have a folder below `native`. After a power cut there may be some that the ledger forgot.
+pub(super) fn folders(data_dir: &Utf8Path) -> io::Result<Vec<JobId>> {
+    let entries = data_dir
+        .join("native")
+        .read_dir_utf8()?
+        .collect::<io::Result<Vec<_>>>()?;
+    Ok(entries
+        .iter()
+        .filter_map(|entry| entry.file_name().parse().ok())
+        .collect())
+}

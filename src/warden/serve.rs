@@ -1,0 +1,213 @@
+//! The warden's side: one loop that takes requests and reaps children.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::sys::select::{FdSet, pselect};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask,
+};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use serde::{Deserialize, Serialize};
+
+use super::{Reply, Request, scrub, wire};
+use crate::job::JobId;
+use crate::sandbox::init::{Given, Launcher};
+use crate::sandbox::launch::LaunchPlan;
+use crate::workspace::{self, Workspace};
+
+/// A request with the number its reply will carry.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Numbered<T> {
+    /// Chosen by the dispatcher.
+    pub(crate) number: u64,
+    /// The message itself.
+    pub(crate) message: T,
+}
+
+struct Warden {
+    data_dir: Utf8PathBuf,
+    socket: UnixStream,
+    launcher: Launcher,
+    /// The first process of every job that still has one.
+    jobs: BTreeMap<JobId, Pid>,
+}
+
+/// Serves requests from the socket on standard input until it ends, then kills what is left.
+///
+/// # Errors
+/// The socket or the signal set-up fails; a request that fails is answered instead.
+pub fn serve(data_dir: &Utf8Path) -> io::Result<()> {
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let launcher = Launcher::new()?;
+    let mut warden = Warden {
+        data_dir: data_dir.to_owned(),
+        socket,
+        launcher,
+        jobs: BTreeMap::new(),
+    };
+    let unblocked = notice_children()?;
+    loop {
+        let mut readable = FdSet::new();
+        readable.insert(warden.socket.as_fd());
+        match pselect(None, Some(&mut readable), None, None, None, Some(&unblocked)) {
+            Err(nix::errno::Errno::EINTR) => {
+                warden.reap();
+                continue;
+            }
+            other => other?,
+        };
+        warden.reap();
+        match wire::receive::<Numbered<Request>>(&warden.socket)? {
+            Some((request, descriptors)) => warden.answer(request, descriptors)?,
+            None => break,
+        }
+    }
+    for pid in warden.jobs.values() {
+        let _ = kill(*pid, Signal::SIGKILL);
+    }
+    // Workers finish what they began; jobs are gone at once.
+    while waitpid(None, None).is_ok() {}
+    Ok(())
+}
+
+/// Makes the end of a child interrupt `pselect` and nothing else; returns the mask to wait with.
+fn notice_children() -> io::Result<SigSet> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let action = SigAction::new(
+        SigHandler::Handler(nothing),
+        SaFlags::SA_NOCLDSTOP,
+        SigSet::empty(),
+    );
+    // SAFETY: the handler does nothing, so it is safe at any moment.
+    unsafe { sigaction(Signal::SIGCHLD, &action) }?;
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGCHLD);
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), Some(&mut before))?;
+    before.remove(Signal::SIGCHLD);
+    Ok(before)
+}
+
+impl Warden {
+    fn reap(&mut self) {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) => {
+                    self.jobs.retain(|_, job| *job != pid);
+                }
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Numbered<Request>, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let Numbered { number, message } = request;
+        match message {
+            Request::Prepare { job, account } => {
+                let workspace = Workspace::new(&self.data_dir, &job);
+                let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+                let (uid, gid) = account.map_or(own, |account| (account.uid, account.gid));
+                let made = workspace::create(&workspace, uid, gid);
+                self.reply(number, made.map(|()| Reply::Done))
+            }
+            Request::Launch(plan) => {
+                let launched = self.launch(&plan, descriptors);
+                self.reply(number, launched)
+            }
+            Request::Signal { job, politely } => {
+                let signal = if politely {
+                    Signal::SIGTERM
+                } else {
+                    Signal::SIGKILL
+                };
+                // A job without a process has ended already.
+                let sent = self.jobs.get(&job).map_or(Ok(()), |pid| kill(*pid, signal));
+                self.reply(number, sent.map(|()| Reply::Done))
+            }
+            Request::Scrub {
+                job,
+                account,
+                acquisitions,
+                keep,
+            } => {
+                let first = self.jobs.get(&job).copied();
+                let workspace = Workspace::new(&self.data_dir, &job);
+                let scrub = scrub::Scrub {
+                    workspace: &workspace,
+                    first,
+                    account: account.as_ref(),
+                    keep,
+                };
+                self.in_worker(number, || scrub.undo(&acquisitions))
+            }
+            Request::Usage { job, uid, disk } => {
+                let workspace = Workspace::new(&self.data_dir, &job);
+                self.in_worker(number, || Reply::Usage(scrub::usage(&workspace, uid, disk)))
+            }
+            Request::Folders => {
+                let found = scrub::folders(&self.data_dir);
+                self.reply(number, found.map(|jobs| Reply::Folders { jobs }))
+            }
+        }
+    }
+
+    fn launch(&mut self, plan: &LaunchPlan, descriptors: Vec<OwnedFd>) -> io::Result<Reply> {
+        let [stdin, stdout, stderr, status] = <[OwnedFd; 4]>::try_from(descriptors)
+            .map_err(|got| io::Error::other(format!("a launch needs 4 descriptors, not {}", got.len())))?;
+        if self.jobs.contains_key(&plan.job) {
+            return Err(io::Error::other(format!("job {} is running already", plan.job)));
+        }
+        if plan.account.is_none() && nix::unistd::geteuid().is_root() {
+            return Err(io::Error::other(
+                "a job never runs as root\nhint: run `ephemerd host setup`",
+            ));
+        }
+        let outer = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let pid = self.launcher.spawn(
+            plan,
+            Given {
+                outer,
+                job: [stdin, stdout, stderr],
+                status,
+            },
+        )?;
+        self.jobs.insert(plan.job.clone(), Pid::from_raw(pid));
+        Ok(Reply::Launched { pid })
+    }
+
+    /// Lets a forked child do the work and send the reply.
+    fn in_worker(&self, number: u64, work: impl FnOnce() -> Reply) -> io::Result<()> {
+        // SAFETY: this process has one thread, so the child may do whatever it likes.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { .. }) => Ok(()),
+            Ok(ForkResult::Child) => {
+                let sent = self.reply(number, Ok::<_, io::Error>(work()));
+                // SAFETY: ends the child without running the parent's destructors.
+                unsafe { libc::_exit(i32::from(sent.is_err())) }
+            }
+            Err(error) => self.reply(number, Err::<Reply, _>(error)),
+        }
+    }
+
+    fn reply<E: std::error::Error>(&self, number: u64, result: Result<Reply, E>) -> io::Result<()> {
+        let message = result.unwrap_or_else(|error| Reply::Failed {
+            reason: crate::chain(&error),
+        });
+        wire::send(&self.socket, &Numbered { number, message }, &[])
+    }
+}
+
+impl std::fmt::Debug for Warden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Warden")
+            .field("data_dir", &self.data_dir)
+            .field("fd", &self.socket.as_raw_fd())
+            .finish()
+    }
+}

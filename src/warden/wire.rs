@@ -1,0 +1,138 @@
+//! Messages over a Unix stream: a length, JSON, and descriptors that travel with the first byte.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Bytes a message may have; a policy with hundreds of rules stays far below.
+const LONGEST: usize = 1 << 20;
+
+/// Descriptors a message may carry.
+const MOST_DESCRIPTORS: usize = 4;
+
+/// Sends one message. Up to some kilobytes it goes out as one piece, so that processes sharing the socket do
+/// not interleave.
+pub(crate) fn send<T: Serialize>(
+    stream: &UnixStream,
+    message: &T,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= LONGEST);
+    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "message too long"))?;
+    let bytes = [&length.to_le_bytes()[..], &body].concat();
+    let raw: Vec<RawFd> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
+    let control = if raw.is_empty() {
+        vec![]
+    } else {
+        vec![ControlMessage::ScmRights(&raw)]
+    };
+    let sent = loop {
+        match sendmsg::<()>(
+            stream.as_raw_fd(),
+            &[IoSlice::new(&bytes)],
+            &control,
+            MsgFlags::empty(),
+            None,
+        ) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    (&mut &*stream).write_all(&bytes[sent..])
+}
+
+/// Receives one message and its descriptors; `None` at the end of the stream.
+pub(crate) fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut length = [0u8; 4];
+    let (got, descriptors) = receive_head(stream, &mut length)?;
+    if got == 0 {
+        return Ok(None);
+    }
+    (&mut &*stream).read_exact(&mut length[got..])?;
+    let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+    if length > LONGEST {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a message of {length} bytes"),
+        ));
+    }
+    let mut body = vec![0; length];
+    (&mut &*stream).read_exact(&mut body)?;
+    Ok(Some((serde_json::from_slice(&body)?, descriptors)))
+}
+
+fn receive_head(stream: &UnixStream, head: &mut [u8; 4]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+    let mut parts = [IoSliceMut::new(head)];
+    let message = loop {
+        match recvmsg::<()>(
+            stream.as_raw_fd(),
+            &mut parts,
+            Some(&mut space),
+            MsgFlags::empty(),
+        ) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel has just made these descriptors for this process; nobody else owns them.
+            descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    for descriptor in &descriptors {
+        fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    }
+    Ok((message.bytes, descriptors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_message_arrives_with_its_descriptors() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        send(&a, &"hello", &[writer.as_fd()]).unwrap();
+        drop(writer);
+        let (text, mut descriptors): (String, _) = receive(&b).unwrap().unwrap();
+        assert_eq!(text, "hello");
+        std::fs::File::from(descriptors.pop().unwrap())
+            .write_all(b"through")
+            .unwrap();
+        drop(descriptors);
+        assert_eq!(std::io::read_to_string(reader).unwrap(), "through");
+    }
+
+    #[test]
+    fn the_end_of_the_stream_is_no_message() {
+        let (a, b) = UnixStream::pair().unwrap();
+        drop(a);
+        assert!(receive::<String>(&b).unwrap().is_none());
+    }
+
+    #[test]
+    fn half_a_message_garbage_and_a_huge_length_are_errors() {
+        for bytes in [
+            &[9, 0, 0, 0, b'"'][..],
+            &[2, 0, 0, 0, b'{', b'{'],
+            &[0xff; 8],
+            &[1],
+        ] {
+            let (mut a, b) = UnixStream::pair().unwrap();
+            a.write_all(bytes).unwrap();
+            drop(a);
+            assert!(receive::<String>(&b).is_err(), "{bytes:?}");
+        }
+    }
+}
