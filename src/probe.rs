@@ -264,7 +264,7 @@ impl Attempt {
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Succeeded { detail } => write!(f, "nothing: {detail}"),
+            Self::Succeeded { detail } => write!(f, "done: {detail}"),
             Self::Failed {
                 errno_name, detail, ..
             } => write!(f, "{errno_name} ({detail})"),

@@ -228,7 +228,7 @@ fn as_text(verified: &Verified) -> String {
         expectations,
         probes,
     } = verified;
-    let unmet: Vec<[String; 5]> = expectations
+    let findings: Vec<[String; 5]> = expectations
         .iter()
         .map(|finding| {
             let met = if finding.is_met() { "met" } else { "NOT MET" };
@@ -242,7 +242,7 @@ fn as_text(verified: &Verified) -> String {
         })
         .collect();
     let mut text = format!("posture {posture}\n\n");
-    text += &table(["EXPECTATION", "STANDING", "WHAT", "VERDICT", "RULE"], &unmet);
+    text += &table(["EXPECTATION", "STANDING", "WHAT", "VERDICT", "RULE"], &findings);
     if let Some(reports) = probes {
         let rows: Vec<[String; 4]> = reports
             .iter()
@@ -256,7 +256,7 @@ fn as_text(verified: &Verified) -> String {
             })
             .collect();
         text += "\n";
-        text += &table(["PROBE", "AXIS", "VERDICT", "STOPPED BY"], &rows);
+        text += &table(["PROBE", "AXIS", "VERDICT", "WHAT HAPPENED"], &rows);
         let fine = reports.iter().filter(|report| report.is_fine()).count();
         text += &fine.to_string();
         text += " of ";

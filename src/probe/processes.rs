@@ -4,7 +4,7 @@
 //! tell them apart, so that reaching oneself is not mistaken for reaching a sibling.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
@@ -159,6 +159,10 @@ fn signal_everyone(target: &Target) -> Attempt {
 /// Leaves a process called like the target's mark in a session of its own, orphaned.
 fn survive(target: &Target) -> Attempt {
     let name = std::ffi::CString::new(target.mark.as_str()).unwrap_or_default();
+    let (mut settled, unsettled) = match io::pipe() {
+        Ok(ends) => ends,
+        Err(error) => return tried(Err::<(), _>(error), "pipe"),
+    };
     // SAFETY: probes run in a process of one thread.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
@@ -171,7 +175,10 @@ fn survive(target: &Target) -> Attempt {
             leave(0)
         }
         Ok(ForkResult::Parent { child }) => {
+            drop(unsettled);
             let _ = reap(child);
+            // Ends when the process left behind has its name and has closed its end.
+            let _ = settled.read(&mut [0]);
             Attempt::Planted {
                 detail: format!("left a process called {}", target.mark),
             }

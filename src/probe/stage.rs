@@ -14,7 +14,7 @@ use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -32,7 +32,7 @@ use super::accounts::status_field;
 use super::processes::{open_pidfd, start_ticks};
 use crate::job::JobId;
 
-/// What there is to attack. Dropping it removes everything.
+/// What there is to attack. Dropping it removes everything, after the job that attacks has been torn down.
 #[derive(Debug)]
 pub struct Stage {
     target: Target,
@@ -41,8 +41,7 @@ pub struct Stage {
     segment: Option<i32>,
     queue: Option<CString>,
     sibling: Option<Child>,
-    _unix: Vec<UnixListener>,
-    _tcp: Option<TcpListener>,
+    listeners: Vec<OwnedFd>,
 }
 
 /// Names a step for its error.
@@ -75,8 +74,7 @@ impl Stage {
             segment: None,
             queue: None,
             sibling: None,
-            _unix: Vec::new(),
-            _tcp: None,
+            listeners: Vec::new(),
         };
         stage.make_workspaces(dir)?;
         stage.make_state()?;
@@ -203,17 +201,19 @@ impl Stage {
             self.target.sibling_workspace.join("tmp/sock"),
             self.target.control_socket.clone(),
         ] {
-            self._unix.push(UnixListener::bind(&path).step(path.as_str())?);
+            self.listeners
+                .push(UnixListener::bind(&path).step(path.as_str())?.into());
             self.made.push(path.clone());
             fs::set_permissions(&path, Permissions::from_mode(0o777)).step(path.as_str())?;
         }
         let named = SocketAddr::from_abstract_name(&self.target.sibling_abstract_socket);
         let listener = named.and_then(|address| UnixListener::bind_addr(&address));
-        self._unix.push(listener.step("an abstract Unix socket")?);
+        self.listeners
+            .push(listener.step("an abstract Unix socket")?.into());
         // Dual stack is not needed: a mapped address is an IPv4 one to the listener.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).step("a TCP listener")?;
         self.target.loopback_port = Some(listener.local_addr().step("a TCP listener")?.port());
-        self._tcp = Some(listener);
+        self.listeners.push(listener.into());
         Ok(())
     }
 

@@ -110,6 +110,8 @@ const HIDDEN: &[Stop] = &[Errno(ENOENT), Errno(EACCES)];
 const UNTOUCHABLE: &[Stop] = &[Errno(ENOENT), Errno(EACCES), Errno(EPERM), Errno(EROFS)];
 /// A seccomp filter or a missing capability says no.
 const REFUSED: &[Stop] = &[Errno(EPERM)];
+/// A device node: Landlock, with EACCES, answers before the missing capability does.
+const NO_NODE: &[Stop] = &[Errno(EACCES), Errno(EPERM)];
 /// No such process in this pid namespace.
 const NO_PROCESS: &[Stop] = &[Errno(ESRCH)];
 /// No such name: an IPC namespace of its own, or a `/proc` of its own.

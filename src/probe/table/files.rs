@@ -3,7 +3,7 @@
 use libc::{EACCES, EBUSY, EPERM, EROFS, EXDEV};
 
 use super::super::Stop::Errno;
-use super::{CALLER, HIDDEN, REFUSED, Row, UNTOUCHABLE, attack};
+use super::{CALLER, HIDDEN, NO_NODE, REFUSED, Row, UNTOUCHABLE, attack};
 
 pub(super) const ACCOUNTS: &[Row] = &[
     attack(
@@ -167,7 +167,7 @@ pub(super) const FILESYSTEM: &[Row] = &[
     .root(),
     attack(
         "make-device-node",
-        REFUSED,
+        NO_NODE,
         "Makes a device node in its own workspace.",
     )
     .root(),
