@@ -8,7 +8,7 @@ mod calls;
 mod files;
 mod processes;
 
-use libc::{EACCES, ENOENT, EPERM, EROFS, ESRCH};
+use libc::{EACCES, EINVAL, ENOENT, EPERM, EROFS, ESRCH};
 
 use super::Stop::Errno;
 use super::{Class, Control, ProbeInfo, Stop};
@@ -112,6 +112,8 @@ const UNTOUCHABLE: &[Stop] = &[Errno(ENOENT), Errno(EACCES), Errno(EPERM), Errno
 const REFUSED: &[Stop] = &[Errno(EPERM)];
 /// A device node: Landlock, with EACCES, answers before the missing capability does.
 const NO_NODE: &[Stop] = &[Errno(EACCES), Errno(EPERM)];
+/// Becoming root: no capability (EPERM), or no such user in the user namespace (EINVAL).
+const NOT_ROOT: &[Stop] = &[Errno(EPERM), Errno(EINVAL)];
 /// No such process in this pid namespace.
 const NO_PROCESS: &[Stop] = &[Errno(ESRCH)];
 /// No such name: an IPC namespace of its own, or a `/proc` of its own.

@@ -108,8 +108,9 @@ fn apply(plan: &LaunchPlan, filters: &seccomp::Filters, outer: (u32, u32)) -> Re
     if plan.account.is_none() {
         identity::map_self(outer).step("user-namespace")?;
     }
+    // The scheduler shares the processors out by session where autogroups are on (sched(7)).
     nix::unistd::setsid().step("session")?;
-    mounts::build(&plan.policy)?;
+    mounts::build(&plan.policy, plan.account.is_some())?;
     nix::unistd::sethostname("ephemerd").step("hostname")?;
     identity::loopback_up(plan.policy.network).step("loopback")?;
     identity::limits(plan.limits)?;

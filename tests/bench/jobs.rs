@@ -32,7 +32,10 @@ fn main() {
     let mut daemon = start(&file);
     let socket = dir.join("data/run/ephemerd.sock");
     while ask(&socket, &Ask::Status {}).is_err() {
-        assert!(daemon.try_wait().expect("a child").is_none(), "the daemon has ended");
+        assert!(
+            daemon.try_wait().expect("a child").is_none(),
+            "the daemon has ended"
+        );
         std::thread::yield_now();
     }
     let idle_before = resident_mib(daemon.id());
@@ -46,7 +49,10 @@ fn main() {
     let per_second = |seconds: f64| JOBS as f64 / seconds;
     println!("ours   {:6.0} jobs/s", per_second(ours));
     println!("bwrap  {:6.0} jobs/s", per_second(theirs));
-    println!("daemon and warden, resident: {idle_before:.1} MiB idle at first, {idle_after:.1} MiB idle after {} jobs", JOBS * ROUNDS);
+    println!(
+        "daemon and warden, resident: {idle_before:.1} MiB idle at first, {idle_after:.1} MiB idle after {} jobs",
+        JOBS * ROUNDS
+    );
     println!(
         "RESULT jobs n={JOBS} slots=4 ours_per_s={:.0} bwrap_per_s={:.0} ratio={:.2} idle_mib={idle_before:.1} idle_after_mib={idle_after:.1}",
         per_second(ours),
@@ -74,7 +80,10 @@ fn through_the_daemon(socket: &Utf8Path) -> f64 {
 fn wait(socket: &Utf8Path, job: &JobId) {
     match ask(socket, &Ask::Wait { job: job.clone() }).expect("an answer").0 {
         Answer::Story(story) => {
-            assert_eq!((story.job.outcome, story.job.clean), (Some(Outcome::Exited { code: 0 }), Some(true)));
+            assert_eq!(
+                (story.job.outcome, story.job.clean),
+                (Some(Outcome::Exited { code: 0 }), Some(true))
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -87,15 +96,33 @@ fn through_bwrap() -> f64 {
 
 fn spec() -> JobSpec {
     let repo: Repo = "bench/jobs".parse().expect("a repository");
-    let origin =
-        Origin { repo: repo.clone(), event: "push".into(), head: Some(repo), branch: None, labels: vec![], actor: None };
-    JobSpec { origin, command: vec!["/bin/true".into()], env: Default::default(), timeout_s: None }
+    let origin = Origin {
+        repo: repo.clone(),
+        event: "push".into(),
+        head: Some(repo),
+        branch: None,
+        labels: vec![],
+        actor: None,
+    };
+    JobSpec {
+        origin,
+        command: vec!["/bin/true".into()],
+        env: Default::default(),
+        timeout_s: None,
+    }
 }
 
 fn start(config: &Utf8Path) -> Child {
-    #[expect(clippy::disallowed_methods, reason = "a benchmark starts the program it measures")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a benchmark starts the program it measures"
+    )]
     let mut command = Command::new(env!("CARGO_BIN_EXE_ephemerd"));
-    command.args(["--config", config.as_str(), "run"]).stdin(Stdio::null()).spawn().expect("the daemon starts")
+    command
+        .args(["--config", config.as_str(), "run"])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("the daemon starts")
 }
 
 fn terminate(daemon: &mut Child) {
@@ -113,6 +140,12 @@ fn resident_mib(pid: u32) -> f64 {
 
 fn resident_kib(pid: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
-    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or_default()
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap_or("0");
+    line.split_whitespace()
+        .next()
+        .and_then(|kib| kib.parse().ok())
+        .unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use libc::{EACCES, EBUSY, EPERM, EROFS, EXDEV};
 
 use super::super::Stop::Errno;
-use super::{CALLER, HIDDEN, NO_NODE, REFUSED, Row, UNTOUCHABLE, attack};
+use super::{CALLER, HIDDEN, NO_NODE, NOT_ROOT, REFUSED, Row, UNTOUCHABLE, attack};
 
 pub(super) const ACCOUNTS: &[Row] = &[
     attack(
@@ -30,7 +30,7 @@ pub(super) const ACCOUNTS: &[Row] = &[
         "Executes a setuid-root program and looks at its effective user.",
     )
     .root(),
-    attack("become-root", REFUSED, "Asks for user id 0 with setresuid.").root(),
+    attack("become-root", NOT_ROOT, "Asks for user id 0 with setresuid.").root(),
 ];
 
 pub(super) const FILESYSTEM: &[Row] = &[

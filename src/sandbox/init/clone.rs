@@ -5,8 +5,8 @@ use std::io;
 use crate::profile::policy::Network;
 use crate::sandbox::launch::LaunchPlan;
 
-use super::Given;
 use super::seccomp::Filters;
+use super::{Given, identity};
 
 /// Starts jobs. Holds what is prepared once and inherited by every launch.
 #[derive(Debug)]
@@ -15,11 +15,15 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// Prepares launches.
+    /// Prepares launches, and as root gives up the bounding set of this process for good.
     ///
     /// # Errors
     /// The system-call filters cannot be compiled.
     pub(crate) fn new() -> io::Result<Self> {
+        if nix::unistd::geteuid().is_root() {
+            // The warden executes nothing itself, and what it starts must have none of these.
+            identity::empty_bounding_set().map_err(io::Error::other)?;
+        }
         let filters = Filters::for_all_groups().map_err(io::Error::other)?;
         Ok(Self { filters })
     }

@@ -3,9 +3,12 @@
 //! Everything is a hard requirement: a right or a scope this kernel does not know fails the step.
 
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::{Step, StepError};
 use crate::profile::policy::{Access, Policy, View};
@@ -57,28 +60,33 @@ fn reading() -> BitFlags<AccessFs> {
     AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute
 }
 
-/// Adds one rule. A path that is not in the view (an optional rule, a link) needs none.
+/// Adds one rule. A path that is not in the view (an optional rule) needs none, and neither does a link, which
+/// grants nothing itself.
 fn add(
     ruleset: landlock::RulesetCreated,
     path: &str,
     rights: BitFlags<AccessFs>,
 ) -> Result<landlock::RulesetCreated, StepError> {
     let named = |e: &dyn std::fmt::Display| StepError::new(STEP, format!("`{path}`: {e}"));
-    let kind = match std::fs::symlink_metadata(path) {
-        Ok(found) => found.file_type(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(ruleset),
+    let opened = match open(
+        path,
+        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    ) {
+        Ok(opened) => opened,
+        Err(Errno::ENOENT) => return Ok(ruleset),
         Err(e) => return Err(named(&e)),
     };
-    if kind.is_symlink() {
+    let kind = SFlag::from_bits_truncate(fstat(&opened).map_err(|e| named(&e))?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFLNK {
         return Ok(ruleset);
     }
     // Rights that only folders can have are refused by the kernel for anything else.
-    let rights = if kind.is_dir() {
+    let rights = if kind == SFlag::S_IFDIR {
         rights
     } else {
         rights & AccessFs::from_file(NEEDED)
     };
-    let opened = PathFd::new(path).map_err(|e| named(&e))?;
     ruleset
         .add_rule(PathBeneath::new(opened, rights))
         .map_err(|e| named(&e))

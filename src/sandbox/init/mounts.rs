@@ -32,19 +32,24 @@ enum Piece {
     Mount { mount: OwnedFd, is_folder: bool },
     /// A symbolic link.
     Link(String),
+    /// A device node of these numbers.
+    Node(u64),
     /// An empty folder or file over whatever is there.
     Cover,
 }
 
-/// Builds the view that `policy` describes and enters it.
-pub(super) fn build(policy: &Policy) -> Result<(), StepError> {
+/// Builds the view that `policy` describes and enters it. `nodes` says whether device nodes can be made, which
+/// takes real root; without it they are shown as mounts, which takes several times longer.
+pub(super) fn build(policy: &Policy, nodes: bool) -> Result<(), StepError> {
+    // The modes below are meant as they stand.
+    rustix::process::umask(Mode::empty());
     // Nothing that happens here may reach the host's mounts, nor theirs this view.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).step(STEP)?;
 
     let mut pieces = Vec::with_capacity(policy.paths.len());
     for rule in &policy.paths {
-        if let Some(piece) = piece(rule).map_err(|e| about(&rule.path, e))? {
+        if let Some(piece) = piece(rule, nodes).map_err(|e| about(&rule.path, e))? {
             pieces.push((rule, piece));
         }
     }
@@ -71,7 +76,7 @@ fn about(path: &Utf8Path, error: Errno) -> StepError {
 }
 
 /// Opens what a rule puts at its path; `None` when an optional rule has nothing to put there.
-fn piece(rule: &PathRule) -> Result<Option<Piece>, Errno> {
+fn piece(rule: &PathRule, nodes: bool) -> Result<Option<Piece>, Errno> {
     let scratch = |kind, size: Option<u32>, mode| {
         let size = size.map(|mib| format!("{mib}m"));
         let options: Vec<(&str, &str)> = size
@@ -101,7 +106,7 @@ fn piece(rule: &PathRule) -> Result<Option<Piece>, Errno> {
         }
         Access::Read | Access::Write | Access::Device => {
             let source = rule.source.as_ref().unwrap_or(&rule.path);
-            match host_tree(source, rule.access) {
+            match host_tree(source, rule.access, nodes) {
                 Err(Errno::NOENT) if rule.optional => Ok(None),
                 other => other.map(Some),
             }
@@ -111,7 +116,7 @@ fn piece(rule: &PathRule) -> Result<Option<Piece>, Errno> {
 
 /// Clones the host's tree at `source` as a detached mount. No symbolic link is followed on the way; one that
 /// stands at the end of a `read` rule is shown as the link it is.
-fn host_tree(source: &Utf8PathBuf, access: Access) -> Result<Piece, Errno> {
+fn host_tree(source: &Utf8PathBuf, access: Access, nodes: bool) -> Result<Piece, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat2(
         CWD,
@@ -120,7 +125,8 @@ fn host_tree(source: &Utf8PathBuf, access: Access) -> Result<Piece, Errno> {
         Mode::empty(),
         ResolveFlags::NO_SYMLINKS,
     )?;
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode);
+    let found = rustix::fs::fstat(&opened)?;
+    let kind = FileType::from_raw_mode(found.st_mode);
     if kind == FileType::Symlink {
         if access != Access::Read {
             return Err(Errno::LOOP);
@@ -130,6 +136,9 @@ fn host_tree(source: &Utf8PathBuf, access: Access) -> Result<Piece, Errno> {
     }
     if access == Access::Device && kind != FileType::CharacterDevice {
         return Err(Errno::NODEV);
+    }
+    if access == Access::Device && nodes {
+        return Ok(Piece::Node(found.st_rdev));
     }
     let clone = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -158,9 +167,14 @@ fn file_system(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags)
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// An empty memory file system that only holds mount points and links.
+/// An empty memory file system that only holds mount points, links and device nodes. Only init ever writes
+/// there, so it need not be without devices.
 fn skeleton() -> Result<OwnedFd, Errno> {
-    file_system("tmpfs", &[("size", "1m"), ("mode", "0755")], PLAIN)
+    file_system(
+        "tmpfs",
+        &[("size", "1m"), ("mode", "0755")],
+        MountAttrFlags::MOUNT_ATTR_NOSUID,
+    )
 }
 
 fn new_root(view: View) -> Result<OwnedFd, Errno> {
@@ -179,41 +193,121 @@ fn new_root(view: View) -> Result<OwnedFd, Errno> {
 
 /// Puts a piece at the rule's path below `root`; returns the mounts that must become read-only at the end.
 fn place(policy: &Policy, root: &OwnedFd, rule: &PathRule, piece: Piece) -> Result<Option<OwnedFd>, Errno> {
-    let (Some(parent), Some(name)) = (rule.path.parent(), rule.path.file_name()) else {
+    if rule.path.file_name().is_none() {
         // `/` itself: the root of the view is what it is.
         return Ok(None);
-    };
+    }
+    if is_ours(policy, &rule.path) {
+        return place_in_skeleton(root, &rule.path, piece).map(|()| None);
+    }
     match piece {
         Piece::Link(target) => {
-            let parent = folder(root, parent)?;
-            rustix::fs::symlinkat(&target, &parent, name)?;
+            let parent = rule.path.parent().unwrap_or(Utf8Path::new("/"));
+            rustix::fs::symlinkat(
+                &target,
+                folder(root, parent)?,
+                rule.path.file_name().unwrap_or_default(),
+            )?;
+            Ok(None)
+        }
+        Piece::Node(device) => {
+            let parent = rule.path.parent().unwrap_or(Utf8Path::new("/"));
+            make_node(
+                &folder(root, parent)?,
+                rule.path.file_name().unwrap_or_default(),
+                device,
+            )?;
             Ok(None)
         }
         Piece::Mount { mount, is_folder } => {
-            let point = mount_point(root, parent, name, is_folder)?;
-            attach(&mount, point.as_fd(), "")?;
+            attach(&mount, mount_point(root, &rule.path, is_folder)?.as_fd(), "")?;
             Ok(None)
         }
         Piece::Cover => cover(policy, root, &rule.path),
     }
 }
 
-/// Hides what is at `path`. Where nothing is shown there, there is nothing to hide, and no name to reveal.
-fn cover(policy: &Policy, root: &OwnedFd, path: &Utf8Path) -> Result<Option<OwnedFd>, Errno> {
-    let point = match below(root, path) {
-        Err(Errno::NOENT | Errno::NOTDIR) => {
-            let holds_rules = policy
-                .paths
-                .iter()
-                .any(|rule| rule.path != path && rule.path.starts_with(path));
-            let shown_above = path
-                .parent()
-                .is_some_and(|parent| policy.rule_for(parent).is_some());
-            if !holds_rules || shown_above {
-                return Ok(None);
-            }
-            folder(root, path)?
+/// Whether `path` lies in the skeleton of a listed view, where there is nothing but what was put there by the
+/// rules before: no lookup there can meet a link of somebody else's.
+fn is_ours(policy: &Policy, path: &Utf8Path) -> bool {
+    let shows_something = |rule: &&PathRule| rule.access != Access::Hide && rule.path != path;
+    policy.view == View::Listed
+        && !policy
+            .paths
+            .iter()
+            .filter(shows_something)
+            .any(|rule| path.starts_with(&rule.path))
+}
+
+/// As [`place`], where plain lookups are safe.
+fn place_in_skeleton(root: &OwnedFd, path: &Utf8Path, piece: Piece) -> Result<(), Errno> {
+    let relative = path.as_str().trim_start_matches('/');
+    match piece {
+        // Nothing is shown there; only rules beneath it need it, and make it themselves.
+        Piece::Cover => Ok(()),
+        Piece::Link(target) => {
+            with_parents(root, relative, || rustix::fs::symlinkat(&target, root, relative))
         }
+        Piece::Node(device) => with_parents(root, relative, || make_node(root, relative, device)),
+        Piece::Mount { mount, is_folder } => {
+            let made = with_parents(root, relative, || match is_folder {
+                true => rustix::fs::mkdirat(root, relative, Mode::from_raw_mode(0o755)),
+                false => rustix::fs::mknodat(
+                    root,
+                    relative,
+                    FileType::RegularFile,
+                    Mode::from_raw_mode(0o644),
+                    0,
+                ),
+            });
+            match made {
+                // A rule beneath may have made the folder already.
+                Err(Errno::EXIST) if is_folder => {}
+                other => other?,
+            }
+            attach(&mount, root.as_fd(), relative)
+        }
+    }
+}
+
+/// Makes a character device that anybody may open, as all that jobs get are.
+fn make_node(parent: &OwnedFd, name: &str, device: u64) -> Result<(), Errno> {
+    rustix::fs::mknodat(
+        parent,
+        name,
+        FileType::CharacterDevice,
+        Mode::from_raw_mode(0o666),
+        device,
+    )
+}
+
+/// Tries `make`, and again with the folders above made when they are missing.
+fn with_parents(root: &OwnedFd, relative: &str, make: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
+    match make() {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    for (end, _) in relative.match_indices('/') {
+        match rustix::fs::mkdirat(root, &relative[..end], Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => {}
+            other => other?,
+        }
+    }
+    make()
+}
+
+/// Hides what is at `path`. Where nothing is shown there, there is nothing to hide and no name to reveal, unless
+/// a rule beneath needs the folder: then the cover keeps the job from renaming what lies above that rule.
+fn cover(policy: &Policy, root: &OwnedFd, path: &Utf8Path) -> Result<Option<OwnedFd>, Errno> {
+    let holds_rules = || {
+        policy
+            .paths
+            .iter()
+            .any(|rule| rule.path != path && rule.path.starts_with(path))
+    };
+    let point = match below(root, path) {
+        Err(Errno::NOENT) if holds_rules() => folder(root, path)?,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         other => other?,
     };
     if FileType::from_raw_mode(rustix::fs::fstat(&point)?.st_mode) == FileType::Directory {
@@ -258,19 +352,24 @@ fn folder(root: &OwnedFd, path: &Utf8Path) -> Result<OwnedFd, Errno> {
 }
 
 /// Opens the place for a mount, making an empty folder or file where there is none.
-fn mount_point(root: &OwnedFd, parent: &Utf8Path, name: &str, is_folder: bool) -> Result<OwnedFd, Errno> {
-    let path = parent.join(name);
-    match below(root, &path) {
+fn mount_point(root: &OwnedFd, path: &Utf8Path, is_folder: bool) -> Result<OwnedFd, Errno> {
+    if is_folder {
+        return folder(root, path);
+    }
+    match below(root, path) {
         Err(Errno::NOENT) => {}
         other => return other,
     }
-    if is_folder {
-        return folder(root, &path);
-    }
-    let parent = folder(root, parent)?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
-    rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
-    below(root, &path)
+    let parent = folder(root, path.parent().unwrap_or(Utf8Path::new("/")))?;
+    let name = path.file_name().unwrap_or_default();
+    rustix::fs::mknodat(
+        &parent,
+        name,
+        FileType::RegularFile,
+        Mode::from_raw_mode(0o644),
+        0,
+    )?;
+    below(root, path)
 }
 
 fn attach(mount: &OwnedFd, at: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {

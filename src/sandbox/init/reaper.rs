@@ -5,24 +5,27 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::say;
 use crate::sandbox::launch::{LaunchPlan, Status};
 
-/// Forks the command and waits for it; the result is the exit code of pid 1.
+/// Starts the command and waits for it; the result is the exit code of pid 1.
 pub(super) fn run(plan: &LaunchPlan, stdio: [OwnedFd; 3], mut status: File) -> i32 {
     let mut watched = SigSet::empty();
     watched.add(Signal::SIGCHLD);
     watched.add(Signal::SIGTERM);
     watched.add(Signal::SIGINT);
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None);
-    // SAFETY: this process has one thread, so the child may do whatever it likes.
-    match unsafe { fork() } {
-        Ok(ForkResult::Child) => {
-            let error = execute(plan, stdio);
+    match start(plan, stdio, &watched) {
+        Ok(command) => {
+            // Only the job may hold its pipes, or their readers would never see the end.
+            close_all_but(&status);
+            reap(command, &watched, &mut status)
+        }
+        Err(error) => {
             let code = if error == Errno::ENOENT { 127 } else { 126 };
             say(
                 &mut status,
@@ -33,37 +36,13 @@ pub(super) fn run(plan: &LaunchPlan, stdio: [OwnedFd; 3], mut status: File) -> i
             );
             i32::from(code)
         }
-        Ok(ForkResult::Parent { child }) => {
-            // Only the job may hold its pipes, or their readers would never see the end.
-            drop(stdio);
-            close_all_but(&status);
-            reap(child, &watched, &mut status)
-        }
-        Err(error) => {
-            say(
-                &mut status,
-                &Status::StepFailed {
-                    step: "fork".into(),
-                    detail: error.desc().to_owned(),
-                },
-            );
-            1
-        }
     }
 }
 
-/// Becomes the command; comes back only with the reason why not.
-fn execute(plan: &LaunchPlan, stdio: [OwnedFd; 3]) -> Errno {
-    match prepare(plan, stdio) {
-        Ok((args, env)) => exec_on_path(plan, &args, &env),
-        Err(error) => error,
-    }
-}
-
-fn prepare(
-    plan: &LaunchPlan,
-    [stdin, stdout, stderr]: [OwnedFd; 3],
-) -> Result<(Vec<CString>, Vec<CString>), Errno> {
+/// Starts the command in a process group of its own, with default signals and nothing inherited but the three
+/// standard streams. posix_spawn(3) shares this process's memory until the command is executed, which is a
+/// fork and its page faults saved.
+fn start(plan: &LaunchPlan, [stdin, stdout, stderr]: [OwnedFd; 3], watched: &SigSet) -> Result<Pid, Errno> {
     dup2_stdin(&stdin)?;
     dup2_stdout(&stdout)?;
     dup2_stderr(&stderr)?;
@@ -72,27 +51,44 @@ fn prepare(
     Errno::result(unsafe {
         libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
     })?;
-    nix::unistd::setsid()?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     nix::unistd::chdir(plan.work_dir.as_str())?;
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(watched), None)?;
+
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(
+        PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
+    )?;
+    attributes.set_pgroup(Pid::from_raw(0))?;
+    attributes.set_sigmask(&SigSet::empty())?;
     // Rust ignores SIGPIPE in its own programs; a job expects the default.
-    // SAFETY: sets a default disposition, no handler is involved.
-    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }?;
+    attributes.set_sigdefault(&SigSet::all())?;
     let text = |s: String| CString::new(s).map_err(|_| Errno::EINVAL);
-    let args = plan.command.iter().cloned().map(text).collect::<Result<_, _>>()?;
+    let args = plan
+        .command
+        .iter()
+        .cloned()
+        .map(text)
+        .collect::<Result<Vec<_>, _>>()?;
     let env = plan
         .env
         .iter()
         .map(|(k, v)| text(format!("{k}={v}")))
-        .collect::<Result<_, _>>()?;
-    Ok((args, env))
+        .collect::<Result<Vec<_>, _>>()?;
+    spawn_on_path(plan, &attributes, &args, &env)
 }
 
 /// Looks the program up on the job's own `PATH`, as execvp(3) does.
-fn exec_on_path(plan: &LaunchPlan, args: &[CString], env: &[CString]) -> Errno {
+fn spawn_on_path(
+    plan: &LaunchPlan,
+    attributes: &PosixSpawnAttr,
+    args: &[CString],
+    env: &[CString],
+) -> Result<Pid, Errno> {
     let Some(program) = plan.command.first().filter(|program| !program.is_empty()) else {
-        return Errno::ENOENT;
+        return Err(Errno::ENOENT);
     };
     let path = plan.env.get("PATH").map(String::as_str).unwrap_or_default();
     let candidates: Vec<String> = if program.contains('/') {
@@ -102,20 +98,17 @@ fn exec_on_path(plan: &LaunchPlan, args: &[CString], env: &[CString]) -> Errno {
             .map(|folder| format!("{folder}/{program}"))
             .collect()
     };
+    let actions = PosixSpawnFileActions::init()?;
     let mut worst = Errno::ENOENT;
     for candidate in candidates {
-        let Ok(candidate) = CString::new(candidate) else {
-            return Errno::EINVAL;
-        };
-        match nix::unistd::execve(&candidate, args, env) {
+        match posix_spawn(candidate.as_str(), &actions, attributes, args, env) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => {}
             // Another folder may have one that can be executed.
             Err(Errno::EACCES) => worst = Errno::EACCES,
-            Err(error) => return error,
-            Ok(never) => match never {},
+            other => return other,
         }
     }
-    worst
+    Err(worst)
 }
 
 /// Waits until the command ends, reaping whatever else becomes a child of pid 1.

@@ -130,8 +130,9 @@ fn conditions(group: SyscallGroup, name: &str) -> Result<Vec<SeccompRule>, StepE
         ]
         .into_iter()
         .map(|flag| {
+            // All these flags lie in the lower half.
             let flag = u64::from(flag.unsigned_abs());
-            rule(vec![arg(0, ArgLen::Qword, Op::MaskedEq(flag), flag)?])
+            rule(vec![arg(0, ArgLen::Dword, Op::MaskedEq(flag), flag)?])
         })
         .collect(),
         (SyscallGroup::Terminal, "ioctl") => [libc::TIOCSTI, libc::TIOCLINUX]
