@@ -131,7 +131,7 @@ mod tests {
         insta::assert_snapshot!(as_table(&reports), @r"
         attempt           verdict   stopped by
         ia32-system-call  held      SIGSYS
-        io-uring          BROKEN    nothing: io_uring_setup
+        io-uring          BROKEN    done: io_uring_setup
         write-dev-null    works     -
 
         1 held, 1 broken, 1 work, 0 hampered, 0 unknown
