@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, Uid, fork, setresuid};
+use nix::unistd::{ForkResult, Pid, Uid, fork, setuid};
 
 use super::{Reply, Usage};
 use crate::host::{files, os};
@@ -109,7 +109,8 @@ fn kill_account(uid: u32) -> io::Result<()> {
         ForkResult::Parent { child } => waitpid(child, None).map(|_| ()).map_err(io::Error::from),
         ForkResult::Child => {
             let uid = Uid::from_raw(uid);
-            if setresuid(uid, uid, uid).is_ok() {
+            // As root this sets the saved id too (setuid(2)), and macOS has no setresuid.
+            if setuid(uid).is_ok() {
                 let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
             }
             // SAFETY: ends the child without running the parent's destructors.
