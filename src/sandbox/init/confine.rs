@@ -2,6 +2,7 @@
 //!
 //! Everything is a hard requirement: a right or a scope this kernel does not know fails the step.
 
+use camino::Utf8Path;
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
@@ -38,15 +39,19 @@ pub(super) fn landlock(policy: &Policy) -> Result<(), StepError> {
                 AccessFs::from_all(NEEDED) & !AccessFs::MakeBlock & !AccessFs::MakeChar
             }
             Access::Proc => AccessFs::ReadFile | AccessFs::ReadDir,
-            Access::Device | Access::Pts => {
-                AccessFs::ReadFile
-                    | AccessFs::WriteFile
-                    | AccessFs::ReadDir
-                    | AccessFs::IoctlDev
-                    | AccessFs::Truncate
-            }
+            Access::Device | Access::Pts => devices(),
+            Access::Hide if holds_only_devices(policy, &rule.path) => devices(),
             Access::Hide | Access::Link => continue,
         };
+        if rule.access == Access::Device
+            && rule
+                .path
+                .parent()
+                .is_some_and(|dir| holds_only_devices(policy, dir))
+        {
+            // Its folder has one rule for all of them.
+            continue;
+        }
         ruleset = add(ruleset, rule.path.as_str(), rights)?;
     }
     let status = ruleset.restrict_self().step(STEP)?;
@@ -54,6 +59,31 @@ pub(super) fn landlock(policy: &Policy) -> Result<(), StepError> {
         return Err(StepError::new(STEP, format!("only {:?}", status.ruleset)));
     }
     Ok(())
+}
+
+/// Whether `folder` is hidden but for devices and links in it, and folders with rules of their own.
+fn holds_only_devices(policy: &Policy, folder: &Utf8Path) -> bool {
+    let is_hidden = policy
+        .paths
+        .iter()
+        .any(|rule| rule.path == folder && rule.access == Access::Hide);
+    let mut inside = policy
+        .paths
+        .iter()
+        .filter(|rule| rule.path.parent() == Some(folder))
+        .peekable();
+    is_hidden
+        && inside.peek().is_some()
+        && inside.all(|rule| {
+            matches!(
+                rule.access,
+                Access::Device | Access::Link | Access::Pts | Access::Scratch
+            )
+        })
+}
+
+fn devices() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::IoctlDev | AccessFs::Truncate
 }
 
 fn reading() -> BitFlags<AccessFs> {

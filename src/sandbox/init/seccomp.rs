@@ -1,158 +1,267 @@
-//! Step `seccomp`: turns the policy's groups into filters and installs them.
+//! Step `seccomp`: turns the policy's groups into a filter and installs it.
 //!
-//! seccompiler makes the programs. In front of each stand a few instructions of our own for x86-64, because
-//! a filter that names system calls by number says nothing about the x32 table, whose numbers have bit 30
-//! set (`__X32_SYSCALL_BIT`, arch/x86/include/uapi/asm/unistd.h). A 32-bit system call meets the program's
-//! own check of the architecture and kills the process.
+//! The filter is a list of comparisons with three answers: `EPERM` for what a job may not do; `ENOSYS` for what
+//! must look missing, which is `clone3`, after which libc falls back to `clone`, and on x86-64 the whole x32
+//! table, whose numbers have bit 30 set and which a list of numbers says nothing about; and the end of the
+//! process for system calls of another architecture. It is assembled here and not by a library because its
+//! length is paid for with every launch: the kernel translates it, and walks it once for every system call
+//! there is. This one has a third of the instructions, and one program where a library needed two.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as ArgLen, SeccompCmpOp as Op, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch, sock_filter,
-};
+use libc::sock_filter;
+use nix::errno::Errno;
 
 use super::{Step, StepError};
 use crate::profile::policy::SyscallGroup;
 
 const STEP: &str = "seccomp";
 
+// Instructions (linux/bpf_common.h, linux/filter.h).
+const LOAD: u16 = 0x20;
+const IF_EQUAL: u16 = 0x15;
+const IF_AT_LEAST: u16 = 0x35;
+const IF_ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+// Offsets in seccomp_data (linux/seccomp.h); of the arguments the lower halves, which is where all values
+// compared here lie.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+const SECOND_ARGUMENT: u32 = 24;
+
+// Answers (linux/seccomp.h).
+const ALLOW: u32 = 0x7fff_0000;
+const FAIL_WITH: u32 = 0x0005_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
+
+/// linux/audit.h
 #[cfg(target_arch = "x86_64")]
-const ARCH: TargetArch = TargetArch::x86_64;
+const NATIVE: u32 = 0xc000_003e;
+/// linux/audit.h
 #[cfg(target_arch = "aarch64")]
-const ARCH: TargetArch = TargetArch::aarch64;
+const NATIVE: u32 = 0xc000_00b7;
 
-/// Rules per system call; no rules at all match whatever the arguments are.
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+/// `__X32_SYSCALL_BIT`, arch/x86/include/uapi/asm/unistd.h
+const X32: u32 = 0x4000_0000;
 
-/// The programs per set of groups, compiled once in the warden and inherited by every launch.
+/// The program per set of groups, assembled once in the warden and inherited by every launch.
 #[derive(Debug, Default)]
 pub(crate) struct Filters {
-    compiled: BTreeMap<BTreeSet<SyscallGroup>, Vec<BpfProgram>>,
+    assembled: BTreeMap<BTreeSet<SyscallGroup>, Vec<sock_filter>>,
 }
 
 impl Filters {
-    /// Compiles the filters for all groups, which is what both postures ask for.
-    ///
-    /// # Errors
-    /// seccompiler refuses the rules.
-    pub(crate) fn for_all_groups() -> Result<Self, StepError> {
+    /// Assembles the filter for all groups, which is what both postures ask for.
+    pub(crate) fn for_all_groups() -> Self {
         let all = BTreeSet::from(SyscallGroup::ALL);
-        let programs = compile(&all)?;
-        Ok(Self {
-            compiled: BTreeMap::from([(all, programs)]),
-        })
+        Self {
+            assembled: BTreeMap::from([(all.clone(), assemble(&all))]),
+        }
     }
 
-    /// Installs the filters for `groups` on this thread and everything it starts.
+    /// Installs the filter for `groups` on this thread and everything it starts.
     pub(super) fn apply(&self, groups: &BTreeSet<SyscallGroup>) -> Result<(), StepError> {
         let fresh;
-        let programs = match self.compiled.get(groups) {
-            Some(programs) => programs,
+        let program = match self.assembled.get(groups) {
+            Some(program) => program,
             None => {
-                fresh = compile(groups)?;
+                fresh = assemble(groups);
                 &fresh
             }
         };
-        programs
-            .iter()
-            .try_for_each(|program| seccompiler::apply_filter(program))
-            .step(STEP)
+        let length = u16::try_from(program.len()).step(STEP)?;
+        let program = libc::sock_fprog {
+            len: length,
+            filter: program.as_ptr().cast_mut(),
+        };
+        // SAFETY: `program` points to `length` instructions, which the kernel copies and does not change.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &raw const program,
+            )
+        };
+        Errno::result(done).map(drop).step(STEP)
     }
 }
 
-/// Two programs, because one program has one answer: `ENOSYS` for what libc must think missing, `EPERM` for
-/// everything else.
-fn compile(groups: &BTreeSet<SyscallGroup>) -> Result<Vec<BpfProgram>, StepError> {
-    let mut refused = Rules::new();
-    let mut missing = Rules::new();
-    for group in groups {
-        for name in group.names() {
-            let Some(number) = number(name) else { continue };
-            let rules = conditions(*group, name)?;
-            let table = if *name == "clone3" {
-                &mut missing
-            } else {
-                &mut refused
-            };
-            table.entry(number).or_default().extend(rules);
+/// Where a comparison leads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum To {
+    /// The next instruction.
+    Next,
+    /// The tests of arguments of the system call with this number.
+    Arguments(u32),
+    /// An answer, by its value.
+    Answer(u32),
+}
+
+/// One instruction before its jumps are counted.
+enum Line {
+    Load(u32),
+    Test { code: u16, value: u32, yes: To, no: To },
+    Label(To),
+    Answer(u32),
+}
+
+/// Assembles the filter for `groups`.
+fn assemble(groups: &BTreeSet<SyscallGroup>) -> Vec<sock_filter> {
+    let refuse = To::Answer(FAIL_WITH | libc::EPERM.unsigned_abs());
+    let missing = To::Answer(FAIL_WITH | libc::ENOSYS.unsigned_abs());
+    let kill = To::Answer(KILL_PROCESS);
+    let test = |code, value, yes| Line::Test {
+        code,
+        value,
+        yes,
+        no: To::Next,
+    };
+
+    let native = Line::Test {
+        code: IF_EQUAL,
+        value: NATIVE,
+        yes: To::Next,
+        no: kill,
+    };
+    let mut lines = vec![Line::Load(ARCHITECTURE), native, Line::Load(NUMBER)];
+    if cfg!(target_arch = "x86_64") {
+        lines.push(test(IF_AT_LEAST, X32, missing));
+    }
+    let mut of_arguments = Vec::new();
+    let calls = groups
+        .iter()
+        .flat_map(|group| group.names().iter().map(move |name| (*group, *name)));
+    for (group, name) in calls {
+        let Some(number) = number(name) else { continue };
+        let leads_to = match arguments(group, name) {
+            None if name == "clone3" => missing,
+            None => refuse,
+            Some(tests) => {
+                of_arguments.push(Line::Label(To::Arguments(number)));
+                of_arguments.extend(tests);
+                To::Arguments(number)
+            }
+        };
+        lines.push(test(IF_EQUAL, number, leads_to));
+    }
+    lines.push(Line::Answer(ALLOW));
+    lines.extend(of_arguments);
+    for answer in [refuse, missing, kill] {
+        if let To::Answer(value) = answer {
+            lines.extend([Line::Label(answer), Line::Answer(value)]);
         }
     }
-    let errno = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
-    let programs = [(refused, errno(libc::EPERM)), (missing, errno(libc::ENOSYS))];
-    programs
-        .into_iter()
-        .filter(|(rules, _)| !rules.is_empty())
-        .map(|(rules, action)| {
-            let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, ARCH).step(STEP)?;
-            let program: BpfProgram = filter.try_into().step(STEP)?;
-            Ok(no_x32().into_iter().chain(program).collect())
-        })
-        .collect()
+    count_jumps(&lines)
 }
 
-/// Answers `ENOSYS` to every x32 system call, as a kernel without x32 does.
-fn no_x32() -> Vec<sock_filter> {
-    if !cfg!(target_arch = "x86_64") {
-        return Vec::new();
-    }
-    // Offsets in seccomp_data: nr 0, arch 4. Constants: linux/audit.h, linux/bpf_common.h, linux/seccomp.h.
-    const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-    const X32_SYSCALL_BIT: u32 = 0x4000_0000;
-    const LOAD: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
-    const RETURN: u16 = 0x06;
-    const RET_ERRNO: u32 = 0x0005_0000;
-    let op = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    vec![
-        op(LOAD, 0, 0, 4),
-        op(JUMP_IF_EQUAL, 0, 3, AUDIT_ARCH_X86_64),
-        op(LOAD, 0, 0, 0),
-        op(JUMP_IF_GREATER_OR_EQUAL, 0, 1, X32_SYSCALL_BIT),
-        op(RETURN, 0, 0, RET_ERRNO | libc::ENOSYS.unsigned_abs()),
-    ]
-}
-
-/// The arguments a group is about; none means any.
-fn conditions(group: SyscallGroup, name: &str) -> Result<Vec<SeccompRule>, StepError> {
-    let rule = |conditions| SeccompRule::new(conditions).step(STEP);
-    let arg = |index, len, op, value| SeccompCondition::new(index, len, op, value).step(STEP);
+/// The tests of a system call's arguments, where only some of them are refused.
+fn arguments(group: SyscallGroup, name: &str) -> Option<Vec<Line>> {
+    let refuse = To::Answer(FAIL_WITH | libc::EPERM.unsigned_abs());
+    let is_one_of = |argument, values: &[u32], yes| {
+        let tests = values.iter().map(move |value| Line::Test {
+            code: IF_EQUAL,
+            value: *value,
+            yes,
+            no: To::Next,
+        });
+        std::iter::once(Line::Load(argument))
+            .chain(tests)
+            .collect::<Vec<_>>()
+    };
     match (group, name) {
-        (SyscallGroup::Namespace, "clone") => [
-            libc::CLONE_NEWUSER,
-            libc::CLONE_NEWNS,
-            libc::CLONE_NEWPID,
-            libc::CLONE_NEWNET,
-            libc::CLONE_NEWIPC,
-            libc::CLONE_NEWUTS,
-            libc::CLONE_NEWCGROUP,
-        ]
-        .into_iter()
-        .map(|flag| {
-            // All these flags lie in the lower half.
-            let flag = u64::from(flag.unsigned_abs());
-            rule(vec![arg(0, ArgLen::Dword, Op::MaskedEq(flag), flag)?])
-        })
-        .collect(),
-        (SyscallGroup::Terminal, "ioctl") => [libc::TIOCSTI, libc::TIOCLINUX]
-            .into_iter()
-            .map(|request| rule(vec![arg(1, ArgLen::Dword, Op::Eq, request)?]))
-            .collect(),
-        (SyscallGroup::Sockets, "socket") => {
-            let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-            let others = families
-                .into_iter()
-                .map(|family| arg(0, ArgLen::Dword, Op::Ne, u64::from(family.unsigned_abs())))
-                .collect::<Result<_, _>>()?;
-            Ok(vec![rule(others)?])
+        (SyscallGroup::Namespace, "clone") => {
+            let flags = libc::CLONE_NEWUSER
+                | libc::CLONE_NEWNS
+                | libc::CLONE_NEWPID
+                | libc::CLONE_NEWNET
+                | libc::CLONE_NEWIPC
+                | libc::CLONE_NEWUTS
+                | libc::CLONE_NEWCGROUP;
+            let value = flags.unsigned_abs();
+            let any = Line::Test {
+                code: IF_ANY_BIT,
+                value,
+                yes: refuse,
+                no: To::Next,
+            };
+            Some(vec![Line::Load(FIRST_ARGUMENT), any, Line::Answer(ALLOW)])
         }
-        _ => Ok(Vec::new()),
+        (SyscallGroup::Terminal, "ioctl") => {
+            let requests =
+                [libc::TIOCSTI, libc::TIOCLINUX].map(|request| u32::try_from(request).unwrap_or_default());
+            let mut tests = is_one_of(SECOND_ARGUMENT, &requests, refuse);
+            tests.push(Line::Answer(ALLOW));
+            Some(tests)
+        }
+        (SyscallGroup::Sockets, "socket") => {
+            let families =
+                [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(i32::unsigned_abs);
+            let allowed = To::Arguments(u32::MAX);
+            let mut tests = is_one_of(FIRST_ARGUMENT, &families, allowed);
+            tests.extend([
+                Line::Answer(FAIL_WITH | libc::EPERM.unsigned_abs()),
+                Line::Label(allowed),
+                Line::Answer(ALLOW),
+            ]);
+            Some(tests)
+        }
+        _ => None,
     }
+}
+
+/// Replaces labels by distances. Jumps lead forward only and count from the next instruction.
+fn count_jumps(lines: &[Line]) -> Vec<sock_filter> {
+    let mut labels = Vec::new();
+    let mut place = 0usize;
+    for line in lines {
+        match line {
+            Line::Label(label) => labels.push((*label, place)),
+            Line::Load(_) | Line::Test { .. } | Line::Answer(_) => place += 1,
+        }
+    }
+    let distance = |from: usize, to: To| {
+        let found = labels.iter().find(|(label, place)| *label == to && *place > from);
+        // A distance that does not fit would be a program of more than 255 instructions; the tests count them.
+        found.map_or(0, |(_, place)| u8::try_from(place - from - 1).unwrap_or(u8::MAX))
+    };
+    let mut program = Vec::with_capacity(place);
+    for line in lines {
+        let here = program.len();
+        program.push(match *line {
+            Line::Label(_) => continue,
+            Line::Load(k) => sock_filter {
+                code: LOAD,
+                jt: 0,
+                jf: 0,
+                k,
+            },
+            Line::Answer(k) => sock_filter {
+                code: RETURN,
+                jt: 0,
+                jf: 0,
+                k,
+            },
+            Line::Test {
+                code,
+                value: k,
+                yes,
+                no,
+            } => sock_filter {
+                code,
+                jt: distance(here, yes),
+                jf: distance(here, no),
+                k,
+            },
+        });
+    }
+    program
 }
 
 /// The number of a system call on this architecture; `None` where the architecture does not have it.
-fn number(name: &str) -> Option<i64> {
+fn number(name: &str) -> Option<u32> {
     macro_rules! table {
         ($($call:ident $number:ident)*) => {
             match name { $(stringify!($call) => Some(libc::$number),)* _ => None }
@@ -179,12 +288,45 @@ fn number(name: &str) -> Option<i64> {
     let own = table! { lookup_dcookie SYS_lookup_dcookie iopl SYS_iopl ioperm SYS_ioperm };
     #[cfg(not(target_arch = "x86_64"))]
     let own = None;
-    common.or(own)
+    common.or(own).and_then(|number| u32::try_from(number).ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// What the program answers, worked out instruction by instruction as the kernel does.
+    fn answer(program: &[sock_filter], architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
+        let (mut place, mut value) = (0, 0);
+        loop {
+            let op = program[place];
+            let jump = |holds: bool| usize::from(if holds { op.jt } else { op.jf });
+            place += 1;
+            match op.code {
+                LOAD => {
+                    value = match op.k {
+                        NUMBER => number,
+                        ARCHITECTURE => architecture,
+                        FIRST_ARGUMENT => arguments[0],
+                        SECOND_ARGUMENT => arguments[1],
+                        other => panic!("a load from {other}"),
+                    }
+                }
+                IF_EQUAL => place += jump(value == op.k),
+                IF_AT_LEAST => place += jump(value >= op.k),
+                IF_ANY_BIT => place += jump(value & op.k != 0),
+                _ => return op.k,
+            }
+        }
+    }
+
+    fn all() -> Vec<sock_filter> {
+        assemble(&BTreeSet::from(SyscallGroup::ALL))
+    }
+
+    const REFUSED: u32 = FAIL_WITH | 1;
+    const MISSING: u32 = FAIL_WITH | 38;
 
     #[test]
     fn every_system_call_of_every_group_has_a_number_here() {
@@ -199,12 +341,60 @@ mod tests {
     }
 
     #[test]
-    fn all_groups_together_make_two_programs() {
-        assert_eq!(compile(&BTreeSet::from(SyscallGroup::ALL)).unwrap().len(), 2);
+    fn every_jump_of_the_whole_program_fits_its_byte() {
+        assert!(all().len() < 256, "{}", all().len());
     }
 
     #[test]
-    fn no_groups_make_no_program() {
-        assert!(compile(&BTreeSet::new()).unwrap().is_empty());
+    fn clone3_and_the_x32_table_look_missing_and_another_architecture_is_killed() {
+        assert_eq!(answer(&all(), NATIVE, number("clone3").unwrap(), [0; 2]), MISSING);
+        assert_eq!(
+            answer(&all(), NATIVE ^ 1, number("ptrace").unwrap(), [0; 2]),
+            KILL_PROCESS
+        );
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(answer(&all(), NATIVE, X32 + 39, [0; 2]), MISSING);
+    }
+
+    #[test]
+    fn only_some_arguments_of_clone_ioctl_and_socket_are_refused() {
+        let of = |name, arguments| answer(&all(), NATIVE, number(name).unwrap(), arguments);
+        let user = libc::CLONE_NEWUSER.unsigned_abs();
+        assert_eq!(of("clone", [17, 0]), ALLOW);
+        assert_eq!(of("clone", [17 | user, 0]), REFUSED);
+        assert_eq!(of("ioctl", [0, 0x5413]), ALLOW);
+        assert_eq!(of("ioctl", [0, 0x5412]), REFUSED, "TIOCSTI");
+        assert_eq!(of("ioctl", [0, 0x541c]), REFUSED, "TIOCLINUX");
+        for (family, expected) in [
+            (1, ALLOW),
+            (2, ALLOW),
+            (10, ALLOW),
+            (16, ALLOW),
+            (17, REFUSED),
+            (40, REFUSED),
+        ] {
+            assert_eq!(of("socket", [family, 0]), expected, "family {family}");
+        }
+    }
+
+    #[test]
+    fn no_groups_refuse_nothing() {
+        let program = assemble(&BTreeSet::new());
+        assert_eq!(answer(&program, NATIVE, number("ptrace").unwrap(), [0; 2]), ALLOW);
+    }
+
+    proptest! {
+        #[test]
+        fn exactly_the_listed_system_calls_are_refused(call in 0u32..1000) {
+            let names: Vec<&str> = SyscallGroup::ALL.iter().flat_map(|group| group.names()).copied().collect();
+            let listed = names.iter().find(|name| number(name) == Some(call));
+            let expected = match listed {
+                Some(&"clone3") => MISSING,
+                // Family 0 is none of the allowed ones; neither no flags nor request 0 is refused.
+                Some(&("clone" | "ioctl")) | None => ALLOW,
+                Some(_) => REFUSED,
+            };
+            prop_assert_eq!(answer(&all(), NATIVE, call, [0; 2]), expected);
+        }
     }
 }
