@@ -23,7 +23,7 @@ use crate::slot::Account;
 /// What the dispatcher asks of the warden. A [`Request::Launch`] carries four descriptors: standard input,
 /// output and error of the job, and the status pipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Make the job's folder and give it to the account; `None` keeps the warden's own.
     Prepare {
@@ -67,7 +67,7 @@ pub enum Request {
 
 /// What the warden answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "reply", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Reply {
     /// Done.
     Done,

@@ -253,12 +253,21 @@ impl Policy {
     pub fn rule_for(&self, path: &Utf8Path) -> Option<&PathRule> {
         self.paths
             .iter()
-            .filter(|rule| path.starts_with(&rule.path))
+            .filter(|rule| rule.covers(path))
             .max_by_key(|rule| rule.path.as_str().len())
     }
 }
 
 impl PathRule {
+    /// Whether `path` is the rule's path or lies below it. Both are in their simplest spelling, so comparing the
+    /// text is comparing the path, in a fraction of the time.
+    pub fn covers(&self, path: &Utf8Path) -> bool {
+        match path.as_str().strip_prefix(self.path.as_str()) {
+            Some(rest) => rest.is_empty() || rest.starts_with('/') || self.path.as_str().ends_with('/'),
+            None => false,
+        }
+    }
+
     fn check(&self) -> Result<(), PolicyError> {
         for path in [Some(&self.path), self.source.as_ref()].into_iter().flatten() {
             check_path(path)?;

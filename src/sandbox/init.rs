@@ -33,6 +33,7 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use nix::sys::stat::{SFlag, fstat};
 
 use super::launch::{LaunchPlan, Status};
 
@@ -83,9 +84,10 @@ pub(crate) fn run(plan: &LaunchPlan, filters: &seccomp::Filters, given: Given) -
     let mut status = File::from(given.status);
     let [stdin, stdout, stderr] = given.job;
     if let Some(account) = &plan.account {
-        // A job opens /dev/stdout by name, which the kernel checks against the pipe's owner.
-        for pipe in [&stdin, &stdout, &stderr] {
-            let _ = nix::unistd::fchown(pipe, Some(account.uid.into()), Some(account.gid.into()));
+        // A job opens /dev/stdout by name, which the kernel checks against the pipe's owner. What is not a pipe
+        // (/dev/null, say) is the host's and stays so.
+        for stream in [&stdin, &stdout, &stderr].into_iter().filter(|stream| is_pipe(stream)) {
+            let _ = nix::unistd::fchown(stream, Some(account.uid.into()), Some(account.gid.into()));
         }
     }
     if let Err(error) = apply(plan, filters, given.outer) {
@@ -100,6 +102,11 @@ pub(crate) fn run(plan: &LaunchPlan, filters: &seccomp::Filters, given: Given) -
     }
     say(&mut status, &Status::Ready);
     reaper::run(plan, [stdin, stdout, stderr], status)
+}
+
+fn is_pipe(stream: &OwnedFd) -> bool {
+    let kind = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
+    fstat(stream).is_ok_and(|found| kind(found.st_mode) == SFlag::S_IFIFO)
 }
 
 /// Steps 1 to 11.

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use camino::Utf8Path;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::serve::Numbered;
@@ -50,7 +53,8 @@ pub struct Warden {
 }
 
 impl Warden {
-    /// Starts `program` (ephemerd itself) as the warden of `data_dir`.
+    /// Starts `program` (ephemerd itself) as the warden of `data_dir`. Must be called inside a tokio runtime,
+    /// which then reads the replies.
     ///
     /// # Errors
     /// The program cannot be started.
@@ -59,12 +63,10 @@ impl Warden {
         let process = command::start_warden(program, data_dir, theirs.into()).map_err(WardenError::Start)?;
         let pending: Pending = Arc::new(Mutex::new(Some(BTreeMap::new())));
         let socket = ours.try_clone().map_err(WardenError::Start)?;
-        let listening = Arc::clone(&pending);
-        std::thread::Builder::new()
-            .name("warden".into())
-            .stack_size(256 * 1024)
-            .spawn(move || listen(&ours, &listening))
-            .map_err(WardenError::Start)?;
+        // SAFETY: a `UnixStream` has one descriptor all its life, and the `AsyncFd` owns the stream.
+        let answers = unsafe { AsyncFd::register_with_interest(ours, Interest::READABLE) };
+        let answers = answers.map_err(|error| WardenError::Start(error.into()))?;
+        tokio::spawn(listen(answers, Arc::clone(&pending)));
         Ok(Self {
             socket,
             sending: Mutex::new(()),
@@ -123,14 +125,28 @@ impl Drop for Warden {
 }
 
 /// Hands replies to whoever waits for them, until the warden is gone.
-fn listen(socket: &UnixStream, pending: &Pending) {
+async fn listen(socket: AsyncFd<UnixStream>, pending: Pending) {
     let lock = || pending.lock().unwrap_or_else(PoisonError::into_inner);
-    while let Ok(Some((Numbered { number, message }, _))) = wire::receive::<Numbered<Reply>>(socket) {
+    while let Ok(mut ready) = socket.readable().await {
+        // A reply goes out whole, so this does not wait for the rest of one.
+        let Ok(Some((Numbered { number, message }, _))) = wire::receive::<Numbered<Reply>>(socket.get_ref())
+        else {
+            break;
+        };
         if let Some(waiting) = lock().as_mut().and_then(|pending| pending.remove(&number)) {
             // Whoever asked may have stopped waiting.
             let _ = waiting.send(message);
         }
+        if !is_readable(socket.get_ref()) {
+            ready.clear_ready();
+        }
     }
     // Dropping the senders tells everyone who waits.
     *lock() = None;
+}
+
+/// Whether another reply, or the end, is there already: the event that told of it will not come again.
+fn is_readable(socket: &UnixStream) -> bool {
+    let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    poll(&mut sockets, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }

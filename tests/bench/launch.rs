@@ -35,7 +35,7 @@ fn main() {
         .expect("accounts: run `ephemerd host setup`")
         .remove(0);
     ephemerd::workspace::prepare_data_dir(&data_dir, 0, 0).expect("a data folder");
-    let warden = Warden::start(Utf8Path::new(env!("CARGO_BIN_EXE_ephemerd")), &data_dir).expect("a warden");
+
     let planner = Planner::new(config, Utf8PathBuf::from("/etc/ephemerd/ephemerd.toml")).expect("a planner");
     let slot = Slot {
         index: 1,
@@ -47,6 +47,11 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
+
+    let warden = {
+        let _inside = runtime.enter();
+        Warden::start(Utf8Path::new(env!("CARGO_BIN_EXE_ephemerd")), &data_dir).expect("a warden")
+    };
 
     let (mut plain, mut bwrap, mut ours, mut planning) = (
         Samples::default(),

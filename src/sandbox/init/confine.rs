@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::{Step, StepError};
-use crate::profile::policy::{Access, Policy, View};
+use crate::profile::policy::{Access, PathRule, Policy, View};
 
 const STEP: &str = "landlock";
 
@@ -32,6 +32,7 @@ pub(super) fn landlock(policy: &Policy) -> Result<(), StepError> {
     if policy.view == View::Host {
         ruleset = add(ruleset, "/", reading())?;
     }
+    let device_folder = device_folder(policy);
     for rule in &policy.paths {
         let rights = match rule.access {
             Access::Read => reading(),
@@ -40,16 +41,10 @@ pub(super) fn landlock(policy: &Policy) -> Result<(), StepError> {
             }
             Access::Proc => AccessFs::ReadFile | AccessFs::ReadDir,
             Access::Device | Access::Pts => devices(),
-            Access::Hide if holds_only_devices(policy, &rule.path) => devices(),
+            Access::Hide if Some(rule.path.as_path()) == device_folder => devices(),
             Access::Hide | Access::Link => continue,
         };
-        if rule.access == Access::Device
-            && rule
-                .path
-                .parent()
-                .is_some_and(|dir| holds_only_devices(policy, dir))
-        {
-            // Its folder has one rule for all of them.
+        if rule.access == Access::Device && device_folder.is_some() && rule.path.parent() == device_folder {
             continue;
         }
         ruleset = add(ruleset, rule.path.as_str(), rights)?;
@@ -61,25 +56,26 @@ pub(super) fn landlock(policy: &Policy) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Whether `folder` is hidden but for devices and links in it, and folders with rules of their own.
-fn holds_only_devices(policy: &Policy, folder: &Utf8Path) -> bool {
+/// The folder that is hidden but for devices and links in it, and folders with rules of their own: `/dev`, as
+/// the templates have it. One rule can then speak for all its devices.
+fn device_folder(policy: &Policy) -> Option<&Utf8Path> {
+    let device = policy.paths.iter().find(|rule| rule.access == Access::Device)?;
+    let folder = device.path.parent()?;
     let is_hidden = policy
         .paths
         .iter()
-        .any(|rule| rule.path == folder && rule.access == Access::Hide);
+        .any(|rule| rule.access == Access::Hide && rule.path == folder);
+    let fits = |rule: &PathRule| {
+        matches!(
+            rule.access,
+            Access::Device | Access::Link | Access::Pts | Access::Scratch
+        )
+    };
     let mut inside = policy
         .paths
         .iter()
-        .filter(|rule| rule.path.parent() == Some(folder))
-        .peekable();
-    is_hidden
-        && inside.peek().is_some()
-        && inside.all(|rule| {
-            matches!(
-                rule.access,
-                Access::Device | Access::Link | Access::Pts | Access::Scratch
-            )
-        })
+        .filter(|rule| rule.path.parent() == Some(folder));
+    (is_hidden && inside.all(fits)).then_some(folder)
 }
 
 fn devices() -> BitFlags<AccessFs> {

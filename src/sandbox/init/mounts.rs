@@ -230,13 +230,10 @@ fn place(policy: &Policy, root: &OwnedFd, rule: &PathRule, piece: Piece) -> Resu
 /// Whether `path` lies in the skeleton of a listed view, where there is nothing but what was put there by the
 /// rules before: no lookup there can meet a link of somebody else's.
 fn is_ours(policy: &Policy, path: &Utf8Path) -> bool {
-    let shows_something = |rule: &&PathRule| rule.access != Access::Hide && rule.path != path;
-    policy.view == View::Listed
-        && !policy
-            .paths
-            .iter()
-            .filter(shows_something)
-            .any(|rule| path.starts_with(&rule.path))
+    let shows = |rule: &PathRule| {
+        rule.access != Access::Hide && rule.covers(path) && rule.path.as_str() != path.as_str()
+    };
+    policy.view == View::Listed && !policy.paths.iter().any(shows)
 }
 
 /// As [`place`], where plain lookups are safe.
