@@ -141,7 +141,7 @@ submit() {
     launch litter acme/litter 0 "left a process"
     launch flood acme/chatty 0 "[ephemerd: output cut here"
     launch failing acme/weather 3 "1 test failed"
-    launch endless acme/sum 124 "timed out" --timeout 1
+    launch endless acme/sum 124 "timed out" --timeout 1s
     launch unwanted stranger/sum 125 "trust.default"
     launch unwanted acme/sum 125 "fork" --event pull_request --head stranger/sum
     launch unwanted acme/legacy 125 "no VM backend"

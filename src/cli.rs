@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::config::{ConfigError, Loaded};
 use crate::control::client::ControlError;
@@ -77,6 +78,19 @@ pub enum Command {
     Probe(probe::ProbeArgs),
 }
 
+impl Command {
+    /// Whether the command does nothing but answer, so that it may end when nobody reads on.
+    fn only_answers(&self) -> bool {
+        match self {
+            Self::Jobs(_) | Self::Status(_) | Self::Logs(_) | Self::Route(_) | Self::Config(_) => true,
+            Self::Run | Self::Exec(_) | Self::Submit(_) | Self::Cancel(_) | Self::Drain | Self::Resume(_) => {
+                false
+            }
+            Self::Profile(_) | Self::Host(_) | Self::Warden { .. } | Self::Probe(_) => false,
+        }
+    }
+}
+
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
@@ -92,6 +106,11 @@ pub enum Format {
 /// # Errors
 /// Whatever kept it from being done, with a hint where there is one.
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    if cli.command.only_answers() {
+        // Whoever reads the answer may have seen enough, as `head` does.
+        // SAFETY: sets a default disposition; no handler is involved.
+        unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    }
     let path = cli.config.as_deref();
     let socket = || Ok::<_, anyhow::Error>(load(path)?.config.control.socket);
     match &cli.command {

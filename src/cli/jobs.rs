@@ -9,11 +9,11 @@ use clap::{Args, Subcommand};
 
 use super::Format;
 use super::exec::report;
-use super::table::table;
+use super::table::{fit_terminal, table};
 use crate::control::client::ask;
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
-use crate::job::JobId;
 use crate::job::ledger::JobRow;
+use crate::job::{JobId, Outcome};
 
 /// Arguments of `jobs`.
 #[derive(Debug, Args)]
@@ -87,9 +87,9 @@ pub fn jobs(args: &JobsArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> {
     let (answer, _) = ask(socket, &question)?;
     match (answer, args.format) {
         (Answer::Jobs { jobs }, Format::Json) => println!("{}", serde_json::to_string_pretty(&jobs)?),
-        (Answer::Jobs { jobs }, Format::Text) => print!("{}", job_table(&jobs)),
+        (Answer::Jobs { jobs }, Format::Text) => print!("{}", fit_terminal(&job_table(&jobs))),
         (Answer::Story(story), Format::Json) => println!("{}", serde_json::to_string_pretty(&story)?),
-        (Answer::Story(story), Format::Text) => print!("{}", tell(&story)),
+        (Answer::Story(story), Format::Text) => print!("{}", fit_terminal(&tell(&story))),
         (other, _) => anyhow::bail!("the daemon answered {other:?}"),
     }
     Ok(ExitCode::SUCCESS)
@@ -107,7 +107,7 @@ pub fn status(args: &StatusArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> 
         };
         let text = match args.format {
             Format::Json => serde_json::to_string_pretty(&status)? + "\n",
-            Format::Text => status_text(&status),
+            Format::Text => fit_terminal(&status_text(&status)),
         };
         if args.watch && io::stdout().is_terminal() {
             // Cursor home and clear to the end of the screen (ECMA-48).
@@ -178,28 +178,30 @@ fn between(from: Option<u64>, to: Option<u64>) -> String {
     }
 }
 
+/// Jobs as a table, the newest last, where a terminal shows it.
 fn job_table(jobs: &[JobRow]) -> String {
     let head = [
         "JOB", "REPO", "EVENT", "ROUTE", "SLOT", "ACCOUNT", "STATE", "QUEUE", "PREPARE", "RUN", "SCRUB",
         "LEFT", "REASON",
     ];
     let row = |job: &JobRow| {
-        let state = match &job.outcome {
-            // The reason stands in its own column.
-            Some(crate::job::Outcome::Refused { .. }) => "refused".into(),
-            Some(outcome) => outcome.to_string(),
-            None => job.state.clone(),
+        // A long reason stands in the last column, whoever gave it.
+        let (state, reason) = match &job.outcome {
+            Some(Outcome::Refused { reason }) => ("refused".into(), reason),
+            Some(Outcome::Failed { reason }) => ("failed".into(), reason),
+            Some(outcome) => (outcome.to_string(), &job.reason),
+            None => (job.state.clone(), &job.reason),
         };
         let left = match job.clean {
             Some(true) => "0",
-            Some(false) => "see show",
+            Some(false) => "see status",
             None => "-",
         };
         [
             job.id.to_string(),
             job.repo.to_string(),
             job.event.clone(),
-            format!("{:?}", job.route).to_lowercase(),
+            job.route.as_str().into(),
             job.slot.map_or("-".into(), |slot| slot.to_string()),
             job.account.clone().unwrap_or_else(|| "-".into()),
             state,
@@ -208,10 +210,10 @@ fn job_table(jobs: &[JobRow]) -> String {
             between(job.started_ms, job.exited_ms),
             between(job.exited_ms, job.finished_ms),
             left.into(),
-            job.reason.clone(),
+            reason.lines().next().unwrap_or_default().into(),
         ]
     };
-    table(head, &jobs.iter().map(row).collect::<Vec<_>>())
+    table(head, &jobs.iter().rev().map(row).collect::<Vec<_>>())
 }
 
 fn tell(story: &Story) -> String {
@@ -220,7 +222,7 @@ fn tell(story: &Story) -> String {
         format!("job      {}", job.id),
         format!("repo     {} ({})", job.repo, job.event),
         format!("command  {}", job.command.join(" ")),
-        format!("route    {:?}: {}", job.route, job.reason).to_string(),
+        format!("route    {}: {}", job.route.as_str(), job.reason),
         format!(
             "slot     {}",
             job.slot.map_or("-".into(), |slot| slot.to_string())

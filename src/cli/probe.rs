@@ -8,7 +8,7 @@ use anyhow::Context;
 use camino::Utf8PathBuf;
 use clap::Args;
 
-use crate::probe::{self, Report, Target, Verdict};
+use crate::probe::{self, Attempt, Report, Target, Verdict};
 
 /// Arguments of `__probe`.
 #[derive(Debug, Args)]
@@ -69,6 +69,14 @@ impl ProbeArgs {
     }
 }
 
+/// The verdict in one word; what only the outside can judge is called so.
+fn verdict(report: &Report) -> String {
+    match report.attempt {
+        Attempt::Planted { .. } => "outside".to_owned(),
+        _ => report.verdict.to_string(),
+    }
+}
+
 /// The reports for people: one line each, and a summary.
 fn as_table(reports: &[Report]) -> String {
     let width = reports.iter().map(|report| report.name.len()).max().unwrap_or(0);
@@ -77,7 +85,7 @@ fn as_table(reports: &[Report]) -> String {
         format!(
             "{:width$}  {:8}  {}",
             report.name,
-            report.verdict.to_string(),
+            verdict(report),
             stopped_by(report)
         )
     }));

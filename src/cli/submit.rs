@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use camino::Utf8Path;
 use clap::Args;
 
 use super::Format;
 use super::origin::OriginArgs;
+use crate::config::size::parse_duration;
 use crate::control::client::ask;
 use crate::control::{Answer, Ask};
 use crate::job::{JobSpec, Repo};
@@ -24,9 +26,9 @@ pub struct SubmitArgs {
     /// A variable of the job's environment; may be repeated.
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
-    /// Stop the command after this many seconds, where that is less than the configured time.
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    /// Stop the command after this time (90s, 10m, 2h), where that is less than the configured time.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
     /// Print the job's output as it comes, and end with its exit code.
     #[arg(long)]
     wait: bool,
@@ -55,7 +57,7 @@ pub fn run(args: &SubmitArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> {
         origin: args.origin.origin(&args.repo),
         command: args.command.clone(),
         env: args.env.iter().cloned().collect::<BTreeMap<_, _>>(),
-        timeout_s: args.timeout,
+        timeout_s: args.timeout.map(|time| time.as_secs().max(1)),
     };
     let (submitted, _) = ask(socket, &Ask::Submit { spec })?;
     let Answer::Submitted { job, route, reason } = &submitted else {
@@ -70,6 +72,8 @@ pub fn run(args: &SubmitArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::from(u8::from(is_refused)));
     }
+    // Standard output is the job's alone.
+    eprintln!("job {job}");
     if !is_refused {
         let (_, mut output) = ask(
             socket,

@@ -1,5 +1,7 @@
 //! Tables for people: columns as wide as their widest cell, two spaces between them, the last one ragged.
 
+use terminal_size::{Width, terminal_size_of};
+
 /// Renders `rows` under `head`, one line each.
 pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = head.map(|cell| cell.chars().count());
@@ -21,6 +23,32 @@ pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
         .collect()
 }
 
+/// Cuts lines that are wider than the terminal on standard output, so that a table stays one; leaves the text as
+/// it is where that is no terminal.
+pub fn fit_terminal(text: &str) -> String {
+    match terminal_width() {
+        Some(width) => cut(text, width),
+        None => text.to_owned(),
+    }
+}
+
+fn terminal_width() -> Option<usize> {
+    let (Width(columns), _) = terminal_size_of(std::io::stdout())?;
+    Some(usize::from(columns))
+}
+
+fn cut(text: &str, width: usize) -> String {
+    let line = |line: &str| match line.char_indices().nth(width) {
+        Some(_) => line
+            .chars()
+            .take(width.saturating_sub(1))
+            .chain(['…', '\n'])
+            .collect(),
+        None => line.to_owned() + "\n",
+    };
+    text.lines().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +60,10 @@ mod tests {
             table(["X", "Y"], &rows),
             "X         Y\na         b\nlong one  c\n"
         );
+    }
+
+    #[test]
+    fn lines_wider_than_the_terminal_are_cut_with_a_mark() {
+        assert_eq!(cut("12345\n123456\n", 5), "12345\n1234…\n");
     }
 }

@@ -262,12 +262,11 @@ fn limits(probe: &HostProbe, config: &Config) -> AxisReport {
             "set native.accounts = \"per-slot\"",
         );
     }
-    let why = "rlimits by the kernel; memory and disk measured while it runs, and stopped at the limit";
+    let why = "rlimits; memory and disk measured as it runs";
     match probe.open_files_hard {
-        fewer if fewer < config.native.limits.open_files => enforced(
-            axis,
-            &format!("{why}; at most {fewer} open files, the hard limit here"),
-        ),
+        fewer if fewer < config.native.limits.open_files => {
+            enforced(axis, &format!("{why}; open files {fewer}, the hard limit here"))
+        }
         _ => enforced(axis, why),
     }
 }

@@ -86,7 +86,10 @@ pub(crate) fn run(plan: &LaunchPlan, filters: &seccomp::Filters, given: Given) -
     if let Some(account) = &plan.account {
         // A job opens /dev/stdout by name, which the kernel checks against the pipe's owner. What is not a pipe
         // (/dev/null, say) is the host's and stays so.
-        for stream in [&stdin, &stdout, &stderr].into_iter().filter(|stream| is_pipe(stream)) {
+        for stream in [&stdin, &stdout, &stderr]
+            .into_iter()
+            .filter(|stream| is_pipe(stream))
+        {
             let _ = nix::unistd::fchown(stream, Some(account.uid.into()), Some(account.gid.into()));
         }
     }
