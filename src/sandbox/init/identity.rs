@@ -72,8 +72,8 @@ pub(super) fn limits(limits: ProcessLimits) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Drops every capability this kernel knows from the bounding set, where it is still in it. As root the
-/// warden has done so once for all launches; a new user namespace starts with all of them again.
+/// Drops every capability this kernel knows from the bounding set. As root the warden does so once for all
+/// launches, and each proves it; a new user namespace starts with all of them again.
 pub(super) fn empty_bounding_set() -> Result<(), CapsError> {
     for capability in caps::read(None, CapSet::Bounding)? {
         caps::drop(None, CapSet::Bounding, capability)?;
@@ -81,11 +81,10 @@ pub(super) fn empty_bounding_set() -> Result<(), CapsError> {
     Ok(())
 }
 
-/// Gives up the bounding set and the supplementary groups, becomes the account, and clears every capability
+/// Gives up the bounding set, where the warden has not, and the supplementary groups, becomes the account, and clears every capability
 /// set. The order matters: each step needs a privilege that a later one gives up.
 pub(super) fn become_account(account: Option<&Account>) -> Result<(), StepError> {
     const STEP: &str = "account";
-    empty_bounding_set().step(STEP)?;
     if let Some(Account { name, uid, gid }) = account {
         if *uid == 0 || *gid == 0 {
             return Err(StepError::new(STEP, format!("`{name}` has id 0")));
@@ -94,6 +93,8 @@ pub(super) fn become_account(account: Option<&Account>) -> Result<(), StepError>
         setgroups(&[]).step(STEP)?;
         setresgid(gid, gid, gid).step(STEP)?;
         setresuid(uid, uid, uid).step(STEP)?;
+    } else {
+        empty_bounding_set().step(STEP)?;
     }
     for set in [
         CapSet::Ambient,
