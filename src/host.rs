@@ -52,6 +52,8 @@ pub struct Host {
     pub group: Utf8PathBuf,
     /// The password file, shadow(5).
     pub shadow: Utf8PathBuf,
+    /// Folder of what running programs share until the next boot (file-hierarchy(7)).
+    pub run: Utf8PathBuf,
     /// The tools.
     pub tools: Tools,
 }
@@ -77,6 +79,7 @@ impl Host {
             passwd: "/etc/passwd".into(),
             group: "/etc/group".into(),
             shadow: "/etc/shadow".into(),
+            run: "/run".into(),
             tools: Tools {
                 useradd: "/usr/sbin/useradd".into(),
                 groupadd: "/usr/sbin/groupadd".into(),

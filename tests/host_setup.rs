@@ -33,6 +33,7 @@ impl Stand {
             passwd: top.join("passwd"),
             group: top.join("group"),
             shadow: top.join("shadow"),
+            run: top.join("run"),
             tools: Tools {
                 groupadd: fake(&top, "groupadd"),
                 useradd: fake(&top, "useradd"),

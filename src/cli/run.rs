@@ -27,6 +27,8 @@ pub fn run(loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode>
 }
 
 async fn serve(loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+    // From here on a signal waits until it can be obeyed, instead of ending us half started.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let config = loaded.config;
     let control = config.control.clone();
     let Started {
@@ -42,7 +44,6 @@ async fn serve(loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitC
     let listener = server::listen(&control.socket, &control.admin_group).map_err(|error| {
         anyhow::Error::new(error).context(format!("could not listen on `{}`", control.socket))
     })?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     info!(socket = %control.socket, "ready");
     loop {
         tokio::select! {

@@ -44,10 +44,15 @@ pub fn ask(socket: &Utf8Path, question: &Ask) -> Result<(Answer, impl Read + use
     })?;
     let mut line = serde_json::to_vec(question).map_err(ControlError::Answer)?;
     line.push(b'\n');
-    stream.write_all(&line).map_err(ControlError::Broken)?;
+    // A daemon that has refused us may be gone before the question is out; its answer waits all the same.
+    let sent = stream.write_all(&line);
     let mut reader = BufReader::new(stream);
     let mut answer = String::new();
-    reader.read_line(&mut answer).map_err(ControlError::Broken)?;
+    let read = reader.read_line(&mut answer);
+    if answer.is_empty() {
+        sent.and(read.map(drop)).map_err(ControlError::Broken)?;
+        return Err(ControlError::Broken(io::ErrorKind::UnexpectedEof.into()));
+    }
     match serde_json::from_str(&answer).map_err(ControlError::Answer)? {
         Answer::Error { message } => Err(ControlError::Refused(message)),
         answer => Ok((answer, reader)),

@@ -121,7 +121,9 @@ pub async fn start(
     // Without root there are no accounts to become; the axes above have said so.
     let accounts = accounts.ok().filter(|_| uid.is_root());
     let all = slots(planner.config(), accounts.as_deref());
-    let (slots, locks) = lock(planner.data_dir(), all, claim)?;
+    let exclusive = accounts.is_some() && planner.config().native.accounts == Accounts::PerSlot;
+    let shared = exclusive.then(|| Host::system().run.join("ephemerd"));
+    let (slots, locks) = lock(planner.data_dir(), shared.as_deref(), all, claim)?;
     let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
     let warden = Warden::start(program, planner.data_dir())?;
     let pipeline = Pipeline {
@@ -176,28 +178,35 @@ fn slots(config: &Config, accounts: Option<&[Account]>) -> Vec<Slot> {
     (1..=native.slots).map(slot).collect()
 }
 
-/// Locks slots against other processes; the kernel drops the locks when this one ends, however it ends.
-fn lock(data_dir: &Utf8Path, all: Vec<Slot>, claim: Claim) -> Result<(Vec<Slot>, Vec<File>), StartError> {
+/// Locks slots against other processes; the kernel drops the locks when this one ends, however it ends. Where
+/// slots have accounts of their own, those are locked too, in the folder `shared` by the whole host: the end
+/// of a job kills everything of its account, whichever data folder that belongs to.
+fn lock(
+    data_dir: &Utf8Path,
+    shared: Option<&Utf8Path>,
+    all: Vec<Slot>,
+    claim: Claim,
+) -> Result<(Vec<Slot>, Vec<File>), StartError> {
+    if let Some(folder) = shared {
+        std::fs::create_dir_all(folder).map_err(|source| StartError::Lock {
+            path: folder.to_owned(),
+            source,
+        })?;
+    }
     let (mut ours, mut locks, mut busy) = (vec![], vec![], vec![]);
     for slot in all {
-        let path = data_dir.join(format!("run/slot-{}.lock", slot.index));
-        let failed = |source| StartError::Lock {
-            path: path.clone(),
-            source,
-        };
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {
+        let place = data_dir.join(format!("run/slot-{}.lock", slot.index));
+        let account = shared.map(|folder| folder.join(format!("{}.lock", slot.account.name)));
+        let held = std::iter::once(place)
+            .chain(account)
+            .map(try_lock)
+            .collect::<Result<Option<Vec<File>>, _>>()?;
+        match held {
+            Some(held) => {
                 ours.push(slot);
-                locks.push(file);
+                locks.extend(held);
             }
-            Err(TryLockError::WouldBlock) => busy.push(slot.index.to_string()),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            None => busy.push(slot.index.to_string()),
         }
         if claim == Claim::OneSlot && !ours.is_empty() {
             return Ok((ours, locks));
@@ -212,6 +221,21 @@ fn lock(data_dir: &Utf8Path, all: Vec<Slot>, claim: Claim) -> Result<(Vec<Slot>,
             what: "every slot is".into(),
         }),
     }
+}
+
+/// Locks one file, which is made when it does not exist; `None` when another process has it.
+fn try_lock(path: Utf8PathBuf) -> Result<Option<File>, StartError> {
+    let opened = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let locked = opened.and_then(|file| match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(source),
+    });
+    locked.map_err(|source| StartError::Lock { path, source })
 }
 
 /// Tears down what earlier processes left: jobs of the slots that are ours, and, for the daemon, jobs that

@@ -128,16 +128,12 @@ pub(crate) fn landlock_abi() -> io::Result<i32> {
 }
 
 /// Whether the kernel has seccomp filters: a null filter is then a bad address, and unknown otherwise
-/// (prctl(2), `PR_SET_SECCOMP`).
+/// (seccomp(2), `EFAULT`).
 pub(crate) fn has_seccomp_filters() -> bool {
+    // Asked the way filters are installed: a host may answer prctl(2) and seccomp(2) differently.
+    let (operation, flags) = (libc::SECCOMP_SET_MODE_FILTER, 0);
     // SAFETY: the kernel refuses the null pointer without reading it.
-    let done = unsafe {
-        libc::prctl(
-            libc::PR_SET_SECCOMP,
-            libc::SECCOMP_MODE_FILTER,
-            std::ptr::null::<u8>(),
-        )
-    };
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, std::ptr::null::<u8>()) };
     done == -1 && Errno::last() == Errno::EFAULT
 }
 

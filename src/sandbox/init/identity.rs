@@ -60,8 +60,6 @@ pub(super) fn limits(limits: ProcessLimits) -> Result<(), StepError> {
         (Resource::RLIMIT_NPROC, processes),
         (Resource::RLIMIT_NOFILE, open_files),
         (Resource::RLIMIT_FSIZE, file_byte),
-        // A core dump holds the job's secrets and would be written by the kernel, past the sandbox.
-        (Resource::RLIMIT_CORE, 0),
     ];
     for (resource, limit) in wanted {
         let (_, hard) = getrlimit(resource).step("limits")?;
@@ -69,7 +67,12 @@ pub(super) fn limits(limits: ProcessLimits) -> Result<(), StepError> {
         setrlimit(resource, limit, limit)
             .map_err(|e| StepError::new("limits", format!("{resource:?}: {e}")))?;
     }
-    Ok(())
+    // A core dump holds the job's secrets and is written by the kernel, or by a program of the host's, past
+    // the sandbox. Zero forbids files only; one byte forbids files, being too few for any, and programs
+    // (fs/coredump.c, "RLIMIT_CORE is set to 1, aborting core"). A host that allows not even one byte stays so.
+    setrlimit(Resource::RLIMIT_CORE, 1, 1)
+        .or_else(|_| setrlimit(Resource::RLIMIT_CORE, 0, 0))
+        .map_err(|e| StepError::new("limits", format!("RLIMIT_CORE: {e}")))
 }
 
 /// Drops every capability this kernel knows from the bounding set. As root the warden does so once for all

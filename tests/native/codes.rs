@@ -1,0 +1,231 @@
+//! `docs/exit-codes.md` against the program: every row of its table is made to happen.
+
+use std::fs;
+use std::process::{Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Daemon, Site, command, said};
+
+const DOCUMENT: &str = include_str!("../../docs/exit-codes.md");
+
+/// Rows that no test can make happen without breaking the fence on purpose.
+const NOT_MADE: [(&str, &str); 1] = [("`profile verify`", "1")];
+
+/// The table as (command, code), in its order.
+fn rows() -> Vec<(&'static str, &'static str)> {
+    let lines = DOCUMENT.lines().filter(|line| line.starts_with("| ")).skip(1);
+    lines
+        .map(|line| {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            (cells[1], cells[2])
+        })
+        .collect()
+}
+
+/// What was made to happen: rows and the codes they ended with.
+#[derive(Default)]
+struct Seen(Vec<(&'static str, &'static str)>);
+
+impl Seen {
+    /// Checks that something ended with a code the table gives for `command` as `cell`.
+    #[track_caller]
+    fn ended(&mut self, command: &'static str, cell: &'static str, output: &Output) {
+        let expected = match cell {
+            "0 to 255" => 42,
+            "128 + N" => 128 + libc::SIGUSR1,
+            number => number.parse().unwrap(),
+        };
+        assert_eq!(
+            output.status.code(),
+            Some(expected),
+            "{command} {cell}: {}",
+            said(output)
+        );
+        let row = (command, cell);
+        assert!(rows().contains(&row), "the document has no row {row:?}");
+        self.0.push(row);
+    }
+}
+
+/// Commands and how they must end, the same with and without a daemon.
+const ENDINGS: [(&str, &[&str]); 4] = [
+    ("0 to 255", &["sh", "-c", "exit 42"]),
+    ("126", &["/etc/passwd"]),
+    ("127", &["no-such-program"]),
+    ("128 + N", &["sh", "-c", "kill -USR1 $$"]),
+];
+
+const DAEMON_COMMANDS: &str = "`jobs`, `jobs show`, `status`, `logs`, `cancel`, `drain`, `resume`";
+
+#[test]
+fn every_row_of_the_document_is_as_the_program_does_it() {
+    let mut seen = Seen::default();
+    let site = Site::new("[native]\njob_timeout = \"1s\"\n");
+    without_a_daemon(&mut seen, &site);
+    exec(&mut seen, &site);
+    site.configure("[native.limits]\nmemory = \"64MiB\"\n");
+    let daemon = Daemon::start_at(site);
+    with_a_daemon(&mut seen, &daemon);
+    let status = daemon.cli(&["run"]);
+    seen.ended("`run`", "1", &status);
+    let site = daemon.stop();
+    stopped_in_peace(&mut seen, &site);
+    weak_host(&mut seen, &site);
+    let missing: Vec<_> = rows()
+        .into_iter()
+        .filter(|row| !seen.0.contains(row) && !NOT_MADE.contains(row))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "rows that were not made to happen: {missing:?}"
+    );
+}
+
+fn without_a_daemon(seen: &mut Seen, site: &Site) {
+    seen.ended("every command", "0", &site.run(&["--version"]));
+    for command in [
+        "run", "exec", "submit", "jobs", "status", "logs", "cancel", "drain", "resume", "route", "profile",
+        "host", "config",
+    ] {
+        seen.ended("every command", "2", &site.run(&[command, "--no-such-option"]));
+    }
+    let bad = site.top.join("bad.toml");
+    fs::write(&bad, "[native]\nslots = 0\n").unwrap();
+    let with = |args: &[&str]| {
+        command(crate::harness::PROGRAM)
+            .arg("--config")
+            .arg(&bad)
+            .args(args)
+            .output()
+            .unwrap()
+    };
+    for args in [
+        &["run"][..],
+        &["submit", "--repo", "a/b", "--", "true"],
+        &["jobs"],
+        &["status"],
+        &["drain"],
+        &["route", "a/b"],
+        &["profile", "render"],
+        &["host", "setup", "--dry-run"],
+        &["config", "show"],
+    ] {
+        seen.ended("every command", "2", &with(args));
+    }
+    seen.ended("`config check`", "2", &with(&["config", "check"]));
+    seen.ended("`exec`", "125", &with(&["exec", "--", "true"]));
+    seen.ended(
+        "`submit`",
+        "125",
+        &site.run(&["submit", "--repo", "acme/app", "--", "true"]),
+    );
+    seen.ended(
+        "`submit --wait`",
+        "125",
+        &site.run(&["submit", "--repo", "acme/app", "--wait", "--", "true"]),
+    );
+    for args in [
+        &["jobs"][..],
+        &["jobs", "show", "00000000000"],
+        &["status"],
+        &["logs", "00000000000"],
+        &["cancel", "00000000000"],
+        &["drain"],
+        &["resume"],
+    ] {
+        seen.ended(DAEMON_COMMANDS, "1", &site.run(args));
+    }
+    seen.ended("`route`", "0", &site.run(&["route", "acme/app"]));
+    seen.ended("`route`", "1", &site.run(&["route", "stranger/app"]));
+    fs::write(&bad, "native.extra_read = [\"/no/such/folder\"]\n").unwrap();
+    seen.ended("`profile render`", "1", &with(&["profile", "render"]));
+    fs::write(&bad, "host.account = \"root\"\n").unwrap();
+    seen.ended("`host setup`", "1", &with(&["host", "setup", "--dry-run"]));
+}
+
+fn exec(seen: &mut Seen, site: &Site) {
+    for (cell, command) in ENDINGS {
+        seen.ended("`exec`", cell, &site.run(&[&["exec", "--"], command].concat()));
+    }
+    seen.ended("`exec`", "124", &site.run(&["exec", "--", "sleep", "1000"]));
+    seen.ended(
+        "`exec`",
+        "125",
+        &site.run(&["exec", "--repo", "stranger/app", "--", "true"]),
+    );
+    let child = site
+        .ephemerd(&["exec", "--", "sleep", "1000"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    crate::harness::wait_for("the command", || (!site.workspaces().is_empty()).then_some(()));
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    seen.ended("`exec`", "137", &child.wait_with_output().unwrap());
+}
+
+fn with_a_daemon(seen: &mut Seen, daemon: &Daemon) {
+    let submit = |args: &[&str]| daemon.cli(&[&["submit", "--repo", "acme/app"], args].concat());
+    for (cell, command) in ENDINGS {
+        seen.ended(
+            "`submit --wait`",
+            cell,
+            &submit(&[&["--wait", "--"], command].concat()),
+        );
+    }
+    seen.ended(
+        "`submit --wait`",
+        "124",
+        &submit(&["--timeout", "1s", "--wait", "--", "sleep", "1000"]),
+    );
+    seen.ended(
+        "`submit --wait`",
+        "137",
+        &submit(&[
+            "--wait",
+            "--timeout",
+            "15m",
+            "--",
+            "perl",
+            "-e",
+            "$x = 'x' x (300 << 20); sleep 1000",
+        ]),
+    );
+    seen.ended("`submit`", "0", &submit(&["--", "true"]));
+    seen.ended(
+        "`submit`",
+        "1",
+        &daemon.cli(&["submit", "--repo", "stranger/app", "--", "true"]),
+    );
+    for args in [
+        &["jobs", "show", "00000000000"][..],
+        &["logs", "00000000000"],
+        &["cancel", "00000000000"],
+        &["resume", "--slot", "1"],
+    ] {
+        seen.ended(DAEMON_COMMANDS, "1", &daemon.cli(args));
+    }
+    for args in [&["jobs"][..], &["status"], &["drain"], &["resume"]] {
+        seen.ended("every command", "0", &daemon.cli(args));
+    }
+}
+
+fn stopped_in_peace(seen: &mut Seen, site: &Site) {
+    let child = site.ephemerd(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    crate::harness::wait_for("the socket", || {
+        std::os::unix::net::UnixStream::connect(site.socket()).ok()
+    });
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    seen.ended("`run`", "0", &child.wait_with_output().unwrap());
+}
+
+/// On a host without the accounts that the configuration names.
+fn weak_host(seen: &mut Seen, site: &Site) {
+    let text = fs::read_to_string(&site.config).unwrap();
+    fs::write(&site.config, text.replace(site.family.name, "_ephtnone")).unwrap();
+    seen.ended("`run`", "3", &site.run(&["run"]));
+    seen.ended("`exec`", "125", &site.run(&["exec", "--", "true"]));
+    seen.ended("`profile verify`", "3", &site.run(&["profile", "verify"]));
+}

@@ -1,0 +1,127 @@
+//! A place of one test's own: a folder with a configuration, a data folder below it, and an account family.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use ephemerd::control::client::{ControlError, ask};
+use ephemerd::control::{Answer, Ask};
+
+use super::{Family, PROGRAM, command, processes_of};
+
+/// The place. Dropping it checks that nothing was left behind in it.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// The folder of everything else.
+    pub(crate) top: Utf8PathBuf,
+    /// The configuration file.
+    pub(crate) config: Utf8PathBuf,
+    /// Where the daemon's state lives.
+    pub(crate) data_dir: Utf8PathBuf,
+    /// Who runs the jobs.
+    pub(crate) family: Family,
+    _keep: tempfile::TempDir,
+}
+
+impl Site {
+    /// A place whose configuration trusts `acme/*` and `other/*`, with `more` after that.
+    pub(crate) fn new(more: &str) -> Self {
+        Self::of(Family::take(), more)
+    }
+
+    /// A place of a certain family's.
+    pub(crate) fn of(family: Family, more: &str) -> Self {
+        // Where real ones are; below /tmp, jobs would see the way to their folders in a /tmp of their own.
+        let keep = tempfile::Builder::new()
+            .prefix("epht-")
+            .tempdir_in("/var/lib")
+            .unwrap();
+        // Jobs' accounts pass through to their workspaces.
+        fs::set_permissions(keep.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let top = Utf8PathBuf::from_path_buf(keep.path().canonicalize().unwrap()).unwrap();
+        let site = Self {
+            config: top.join("ephemerd.toml"),
+            data_dir: top.join("data"),
+            top,
+            family,
+            _keep: keep,
+        };
+        site.configure(more);
+        site
+    }
+
+    /// Writes the configuration anew.
+    pub(crate) fn configure(&self, more: &str) {
+        let trust = "\"acme/*\" = \"native\"\n\"other/*\" = \"native\"\n";
+        let text = format!(
+            "[host]\ndata_dir = {data_dir:?}\naccount = {account:?}\n[trust]\ndefault = \"refuse\"\n[trust.repos]\n{trust}{more}",
+            data_dir = self.data_dir,
+            account = self.family.name,
+        );
+        fs::write(&self.config, text).unwrap();
+    }
+
+    /// A file that jobs may be granted, with the program's bytes and without its place below somebody's home.
+    pub(crate) fn copy(&self, program: &Utf8Path, name: &str) -> Utf8PathBuf {
+        let bin = self.top.join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        let copy = bin.join(name);
+        fs::copy(program, &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        copy
+    }
+
+    /// `ephemerd --config …` with these arguments, not started yet.
+    pub(crate) fn ephemerd(&self, args: &[&str]) -> Command {
+        let mut command = command(PROGRAM);
+        command.arg("--config").arg(&self.config).args(args);
+        command
+    }
+
+    /// Runs `ephemerd` with these arguments to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        self.ephemerd(args).output().unwrap()
+    }
+
+    /// Where the daemon of this place listens.
+    pub(crate) fn socket(&self) -> Utf8PathBuf {
+        self.data_dir.join("run/ephemerd.sock")
+    }
+
+    /// Asks the daemon without a program in between.
+    pub(crate) fn ask(&self, question: &Ask) -> Result<Answer, ControlError> {
+        ask(&self.socket(), question).map(|(answer, _)| answer)
+    }
+
+    /// Names of the workspaces that exist.
+    pub(crate) fn workspaces(&self) -> Vec<String> {
+        let Ok(entries) = self.data_dir.join("native").read_dir_utf8() else {
+            return vec![];
+        };
+        entries
+            .map(|entry| entry.unwrap().file_name().to_owned())
+            .collect()
+    }
+
+    /// Fails when a workspace, a process of an account or a mount is still there.
+    #[track_caller]
+    pub(crate) fn assert_clean(&self) {
+        assert_eq!(self.workspaces(), Vec::<String>::new(), "workspaces");
+        for uid in self.family.uids() {
+            assert_eq!(processes_of(uid), Vec::<i32>::new(), "processes of uid {uid}");
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let below = mounts.lines().filter(|line| line.contains(self.top.as_str()));
+        assert_eq!(below.collect::<Vec<_>>(), Vec::<&str>::new(), "mounts");
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // A test that has failed already must not fail twice, which would abort.
+        if !std::thread::panicking() {
+            self.assert_clean();
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The real program on a real host: daemons are started, jobs run as accounts of their own, and what they try,
+//! use and leave is looked at from outside.
+//!
+//! These tests need root and a host that can enforce every axis, and fail where either is missing: what was not
+//! shown is not so. Every test that runs jobs takes an account family for itself, because the end of a job ends
+//! everything that runs as its account.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod cli;
+mod codes;
+mod control;
+mod data_dir;
+mod escape;
+mod exec;
+mod harness;
+mod hostile;
+mod jobs;
+mod kernels;
+mod load;
+mod recovery;
+mod suite;
+mod unprivileged;

@@ -1,0 +1,136 @@
+//! What the next start makes of a daemon that did not end in peace.
+
+use std::fs;
+
+use ephemerd::control::SlotNow;
+use ephemerd::job::Outcome;
+
+use crate::harness::{Daemon, processes_of, wait_for};
+
+#[test]
+fn jobs_die_with_a_killed_daemon_and_the_next_start_clears_up() {
+    let daemon = Daemon::start("");
+    let running: Vec<_> = (0..4)
+        .map(|_| daemon.script("trap '' TERM; echo ready; while :; do sleep 1000; done"))
+        .collect();
+    running
+        .iter()
+        .for_each(|job| daemon.wait_for_output(job, "ready"));
+    let waiting = daemon.script("true");
+    let site = daemon.kill();
+    for uid in site.family.uids() {
+        wait_for("the end of the jobs", || {
+            processes_of(uid).is_empty().then_some(())
+        });
+    }
+    assert_eq!(site.workspaces().len(), 4, "nobody was there to remove them");
+
+    let daemon = Daemon::start_at(site);
+    for job in running.iter().chain([&waiting]) {
+        let Outcome::Failed { reason } = daemon.outcome(job) else {
+            panic!("{job}: {:?}", daemon.outcome(job))
+        };
+        assert_eq!(reason, "the daemon ended before the job did");
+    }
+    assert!(
+        running
+            .iter()
+            .all(|job| daemon.ended(job).job.clean == Some(true))
+    );
+    daemon.site().assert_clean();
+    assert!(daemon.status().slots.iter().all(|slot| slot.now == SlotNow::Free));
+    let all: Vec<_> = (0..4).map(|_| daemon.script("true")).collect();
+    assert!(
+        all.iter().all(|job| daemon.outcome(job).is_success()),
+        "every slot is usable"
+    );
+}
+
+#[test]
+fn a_killed_warden_takes_its_jobs_along_and_the_daemon_says_so() {
+    let daemon = Daemon::start("");
+    let job = daemon.script("echo ready; sleep 1000");
+    daemon.wait_for_output(&job, "ready");
+    let warden = nix::unistd::Pid::from_raw(daemon.warden());
+    nix::sys::signal::kill(warden, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let outcome = daemon.outcome(&job);
+    assert!(matches!(&outcome, Outcome::Failed { .. }), "{outcome:?}");
+    let status = daemon.status();
+    assert!(
+        status
+            .slots
+            .iter()
+            .any(|slot| matches!(&slot.now, SlotNow::Quarantined { reason } if reason.contains("warden"))),
+        "{status:?}"
+    );
+    let site = daemon.stop();
+    let daemon = Daemon::start_at(site);
+    assert!(
+        daemon.site().workspaces().is_empty(),
+        "the next start removes what was left"
+    );
+}
+
+#[test]
+fn a_folder_no_ledger_knows_is_removed_at_the_start() {
+    let daemon = Daemon::start("");
+    let site = daemon.stop();
+    let lost = site.data_dir.join("native/0abc0000xyz/work");
+    fs::create_dir_all(&lost).unwrap();
+    fs::write(lost.join("file"), "x").unwrap();
+    let daemon = Daemon::start_at(site);
+    assert!(daemon.site().workspaces().is_empty());
+    assert!(
+        daemon.log().contains("unknown workspace 0abc0000xyz: removed"),
+        "{}",
+        daemon.log()
+    );
+}
+
+#[test]
+fn a_slot_in_quarantine_stays_out_of_use_until_its_owner_says_so() {
+    let daemon = Daemon::start("");
+    let job = daemon.script("echo ready; until [ -e go ]; do sleep 0.05; done");
+    daemon.wait_for_output(&job, "ready");
+    // A mount in the workspace is what nobody but the owner can decide about.
+    let work = daemon.work(&job);
+    let point = work.join("mnt");
+    fs::create_dir(&point).unwrap();
+    nix::mount::mount(
+        Some("none"),
+        point.as_std_path(),
+        Some("tmpfs"),
+        nix::mount::MsFlags::empty(),
+        Some("size=4k"),
+    )
+    .unwrap();
+    fs::write(work.join("go"), "").unwrap();
+    let story = daemon.ended(&job);
+    nix::mount::umount(point.as_std_path()).unwrap();
+    assert_eq!(story.job.outcome, Some(Outcome::Exited { code: 0 }));
+    assert_eq!(story.job.clean, Some(false));
+    let slot = story.job.slot.unwrap();
+    let quarantined = |daemon: &Daemon| {
+        daemon
+            .status()
+            .slots
+            .iter()
+            .any(|report| report.index == slot && matches!(report.now, SlotNow::Quarantined { .. }))
+    };
+    wait_for("the quarantine", || quarantined(&daemon).then_some(()));
+    let others: Vec<_> = (0..8).map(|_| daemon.script("true")).collect();
+    assert!(others.iter().all(|job| daemon.ended(job).job.slot != Some(slot)));
+
+    let daemon = Daemon::start_at(daemon.stop());
+    assert!(quarantined(&daemon), "a new start does not forget it");
+    assert!(daemon.site().workspaces().is_empty(), "but removes what it can");
+    assert!(
+        daemon
+            .cli(&["resume", "--slot", &slot.to_string()])
+            .status
+            .success()
+    );
+    assert!(!quarantined(&daemon));
+    let used: Vec<_> = (0..8).map(|_| daemon.script("sleep 0.1")).collect();
+    assert!(used.iter().any(|job| daemon.ended(job).job.slot == Some(slot)));
+}
