@@ -342,6 +342,11 @@ impl Daemon {
         Ok(Answer::Done {})
     }
 
+    /// Waits until the warden is gone. Nothing can be started or torn down any more then; the next start can.
+    pub async fn lost(&self) {
+        self.pipeline.warden.ended().await;
+    }
+
     /// Ends everything: waiting jobs are cancelled, running ones stopped and scrubbed. Returns when the last
     /// slot is settled.
     pub async fn stop(&self) {

@@ -54,6 +54,9 @@ async fn serve(loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitC
                 // Out of descriptors, most likely; those of finished connections come back.
                 Err(error) => warn!(%error, "could not accept a control connection"),
             },
+            () = daemon.lost() => anyhow::bail!(
+                "the warden has ended, and every job with it\nhint: start the daemon again: it tears down what is left first"
+            ),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }

@@ -12,7 +12,7 @@ use crate::host::{Host, probe};
 use crate::job::Acquisition;
 use crate::job::ledger::{Ledger, LedgerError};
 use crate::job::plan::{PlanError, Planner};
-use crate::job::run::Pipeline;
+use crate::job::run::{Pipeline, RunError};
 use crate::sandbox::axes::{self, AxisReport};
 use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
@@ -59,6 +59,9 @@ pub enum StartError {
     /// The warden does not start.
     #[error(transparent)]
     Warden(#[from] WardenError),
+    /// What an earlier process left cannot be torn down.
+    #[error(transparent)]
+    Recover(#[from] RunError),
 }
 
 /// How much of the host the caller wants.

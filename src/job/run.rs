@@ -32,6 +32,17 @@ const DISK_EVERY: u32 = 10;
 /// How long the sandbox may take from the launch to its readiness.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
+/// Why a job was left as it is, for the next start to take up.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The ledger cannot be written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The warden is gone.
+    #[error(transparent)]
+    Warden(#[from] WardenError),
+}
+
 /// What all jobs share.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -81,14 +92,15 @@ impl Pipeline {
     /// clean again or in quarantine.
     ///
     /// # Errors
-    /// The ledger cannot be written. Then nothing more is acquired, and what was is undone at the next start.
+    /// The ledger cannot be written, or the warden is gone. Then nothing more is acquired, and what was is undone
+    /// at the next start.
     pub async fn run(
         &self,
         (id, spec): (&JobId, &JobSpec),
         slot: &Slot,
         stream: Stream,
         cancel: &CancellationToken,
-    ) -> Result<Ended, LedgerError> {
+    ) -> Result<Ended, RunError> {
         self.ledger.claim(id, slot, SystemTime::now())?;
         let mut drive = Drive {
             pipeline: self,
@@ -117,13 +129,13 @@ impl Pipeline {
     /// with.
     ///
     /// # Errors
-    /// The ledger cannot be written.
+    /// The ledger cannot be written, or the warden is gone.
     pub async fn recover(
         &self,
         id: &JobId,
         slot: Option<&Slot>,
         open: Vec<(AcquisitionId, Acquisition)>,
-    ) -> Result<Ended, LedgerError> {
+    ) -> Result<Ended, RunError> {
         let reason = "the daemon ended before the job did".to_owned();
         let (leftovers, usage) = (
             self.undo(id, slot.map(|slot| &slot.account), &open).await?,
@@ -140,7 +152,7 @@ impl Pipeline {
         id: &JobId,
         account: Option<&Account>,
         newest_first: &[(AcquisitionId, Acquisition)],
-    ) -> Result<Vec<String>, LedgerError> {
+    ) -> Result<Vec<String>, RunError> {
         let shared = self.planner.config().native.accounts == Accounts::Single;
         let request = Request::Scrub {
             job: id.clone(),
@@ -151,6 +163,8 @@ impl Pipeline {
         let (undone, leftovers) = match self.warden.ask(request, &[]).await {
             Ok(Reply::Scrubbed { undone, leftovers }) => (undone, leftovers),
             Ok(other) => (0, vec![WardenError::Unexpected(Box::new(other)).to_string()]),
+            // What could not even be looked at is neither clean nor left: the next start takes it up.
+            Err(error @ (WardenError::Gone | WardenError::Send(_))) => return Err(error.into()),
             Err(error) => (0, vec![format!("could not scrub: {}", crate::chain(&error))]),
         };
         for (acquisition, _) in &newest_first[..undone.min(newest_first.len())] {
@@ -166,7 +180,7 @@ impl Pipeline {
         slot: Option<&Slot>,
         (outcome, leftovers): (&Outcome, &[String]),
         usage: Usage,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), RunError> {
         let now = SystemTime::now();
         if let Some(slot) = slot.filter(|_| !leftovers.is_empty()) {
             let reason = format!("job {id} left {}", leftovers.join(", "));
@@ -180,13 +194,13 @@ impl Pipeline {
             axes: &axes,
             usage,
         };
-        self.ledger.finish(id, &ending, now)
+        Ok(self.ledger.finish(id, &ending, now)?)
     }
 }
 
 impl Drive<'_> {
     /// Feeds the state machine until the job is done.
-    async fn until_done(&mut self, cancel: &CancellationToken) -> Result<Outcome, LedgerError> {
+    async fn until_done(&mut self, cancel: &CancellationToken) -> Result<Outcome, RunError> {
         let mut state = State::Queued;
         let mut events = VecDeque::from([Event::SlotGranted]);
         let mut samples = 0;
@@ -221,7 +235,7 @@ impl Drive<'_> {
     }
 
     /// Performs one effect; returns the event that answers it, where one does.
-    async fn perform(&mut self, effect: Effect, state: &State) -> Result<Option<Event>, LedgerError> {
+    async fn perform(&mut self, effect: Effect, state: &State) -> Result<Option<Event>, RunError> {
         match effect {
             Effect::AcquireWorkspace => self.acquire_workspace().await.map(Some),
             Effect::Launch => self.launch().await.map(Some),
@@ -246,7 +260,7 @@ impl Drive<'_> {
         }
     }
 
-    async fn settle(&mut self, state: &State, leftovers: Vec<String>) -> Result<Option<Event>, LedgerError> {
+    async fn settle(&mut self, state: &State, leftovers: Vec<String>) -> Result<Option<Event>, RunError> {
         let output_byte = if leftovers.is_empty() {
             std::mem::take(&mut self.copies).finish().await
         } else {
@@ -265,7 +279,7 @@ impl Drive<'_> {
         Ok(None)
     }
 
-    async fn acquire_workspace(&mut self) -> Result<Event, LedgerError> {
+    async fn acquire_workspace(&mut self) -> Result<Event, RunError> {
         let (plan, _text) =
             match self
                 .pipeline
@@ -288,7 +302,7 @@ impl Drive<'_> {
         })
     }
 
-    async fn launch(&mut self) -> Result<Event, LedgerError> {
+    async fn launch(&mut self) -> Result<Event, RunError> {
         let Some(plan) = self.plan.take() else {
             return Ok(Event::FailedToStart("there is no plan".into()));
         };
@@ -339,7 +353,7 @@ impl Drive<'_> {
         own.unwrap_or(config.native.job_timeout)
     }
 
-    fn acquire(&mut self, what: Acquisition) -> Result<(), LedgerError> {
+    fn acquire(&mut self, what: Acquisition) -> Result<(), RunError> {
         let id = self.pipeline.ledger.acquire(self.id, &what, SystemTime::now())?;
         self.held.push((id, what));
         Ok(())

@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::serve::Numbered;
 use super::{Reply, Request, wire};
@@ -50,6 +51,7 @@ pub struct Warden {
     pending: Pending,
     next: AtomicU64,
     process: Child,
+    ended: CancellationToken,
 }
 
 impl Warden {
@@ -66,14 +68,21 @@ impl Warden {
         // SAFETY: a `UnixStream` has one descriptor all its life, and the `AsyncFd` owns the stream.
         let answers = unsafe { AsyncFd::register_with_interest(ours, Interest::READABLE) };
         let answers = answers.map_err(|error| WardenError::Start(error.into()))?;
-        tokio::spawn(listen(answers, Arc::clone(&pending)));
+        let ended = CancellationToken::new();
+        tokio::spawn(listen(answers, Arc::clone(&pending), ended.clone().drop_guard()));
         Ok(Self {
             socket,
             sending: Mutex::new(()),
             pending,
             next: AtomicU64::new(0),
             process,
+            ended,
         })
+    }
+
+    /// Waits until the warden is gone, and every job with it.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// The warden's process id.
@@ -125,7 +134,7 @@ impl Drop for Warden {
 }
 
 /// Hands replies to whoever waits for them, until the warden is gone.
-async fn listen(socket: AsyncFd<UnixStream>, pending: Pending) {
+async fn listen(socket: AsyncFd<UnixStream>, pending: Pending, _ended: DropGuard) {
     let lock = || pending.lock().unwrap_or_else(PoisonError::into_inner);
     while let Ok(mut ready) = socket.readable().await {
         // A reply goes out whole, so this does not wait for the rest of one.

@@ -47,28 +47,31 @@ fn jobs_die_with_a_killed_daemon_and_the_next_start_clears_up() {
 }
 
 #[test]
-fn a_killed_warden_takes_its_jobs_along_and_the_daemon_says_so() {
+fn a_killed_warden_ends_jobs_and_daemon_and_the_next_start_clears_up() {
     let daemon = Daemon::start("");
     let job = daemon.script("echo ready; sleep 1000");
     daemon.wait_for_output(&job, "ready");
-    let warden = nix::unistd::Pid::from_raw(daemon.warden());
-    nix::sys::signal::kill(warden, nix::sys::signal::Signal::SIGKILL).unwrap();
-    let outcome = daemon.outcome(&job);
-    assert!(matches!(&outcome, Outcome::Failed { .. }), "{outcome:?}");
-    let status = daemon.status();
+    let (status, site, log) = daemon.kill_warden();
+    assert_eq!(status.code(), Some(1), "{log}");
     assert!(
-        status
-            .slots
-            .iter()
-            .any(|slot| matches!(&slot.now, SlotNow::Quarantined { reason } if reason.contains("warden"))),
-        "{status:?}"
+        log.contains("the warden has ended, and every job with it\nhint: start the daemon again"),
+        "{log}"
     );
-    let site = daemon.stop();
+    for uid in site.family.uids() {
+        wait_for("the end of the jobs", || {
+            processes_of(uid).is_empty().then_some(())
+        });
+    }
+
     let daemon = Daemon::start_at(site);
     assert!(
-        daemon.site().workspaces().is_empty(),
-        "the next start removes what was left"
+        matches!(daemon.outcome(&job), Outcome::Failed { .. }),
+        "{:?}",
+        daemon.outcome(&job)
     );
+    assert_eq!(daemon.ended(&job).job.clean, Some(true));
+    daemon.site().assert_clean();
+    assert!(daemon.status().slots.iter().all(|slot| slot.now == SlotNow::Free));
 }
 
 #[test]

@@ -189,6 +189,15 @@ impl Daemon {
         self.site.take().unwrap()
     }
 
+    /// Kills the warden and waits for the daemon to notice: how it ended, its place, and what it said.
+    pub(crate) fn kill_warden(mut self) -> (ExitStatus, Site, String) {
+        kill(Pid::from_raw(self.warden), Signal::SIGKILL).unwrap();
+        let mut child = self.child.take().unwrap();
+        let status = wait_for("the end of the daemon", || child.try_wait().unwrap());
+        let log = self.log();
+        (status, self.site.take().unwrap(), log)
+    }
+
     /// Signals the daemon and waits until it and its warden are gone.
     fn end(&mut self, signal: Signal) -> ExitStatus {
         let mut child = self.child.take().unwrap();
