@@ -2,6 +2,7 @@
 //! neighbour that must not notice.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use ephemerd::control::SlotNow;
 use ephemerd::job::{JobId, Outcome};
@@ -143,6 +144,22 @@ fn files_in_shared_places_are_the_jobs_own_and_go_with_it() {
     let second = daemon.script("cat /tmp/epht-left /var/tmp/epht-left /dev/shm/epht-left && exit 1; true");
     assert!(daemon.outcome(&second).is_success(), "{}", daemon.output(&second));
     assert_clean(&daemon, &first);
+}
+
+#[test]
+fn what_the_host_lends_a_job_stays_the_hosts() {
+    let daemon = Daemon::start("");
+    let owner = || {
+        fs::metadata("/dev/null")
+            .map(|meta| (meta.uid(), meta.mode()))
+            .unwrap()
+    };
+    let before = owner();
+    // The input of a job is the host's /dev/null.
+    let job = daemon.script("chmod 600 /dev/null /proc/self/fd/0; chown $(id -u) /proc/self/fd/0; cat");
+    assert!(daemon.outcome(&job).is_success(), "{}", daemon.output(&job));
+    assert_eq!(owner(), before);
+    assert_clean(&daemon, &job);
 }
 
 #[test]
