@@ -15,7 +15,7 @@ pub(super) const PROBES: Probes = &[
     ("raise-process-limit", |_| {
         raise(Resource::RLIMIT_NPROC, "RLIMIT_NPROC")
     }),
-    ("raise-core-limit", core_limit),
+    ("change-core-limit", core_limit),
     ("raise-priority", |_| {
         // SAFETY: setpriority takes three integers.
         let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -5) };
@@ -83,12 +83,25 @@ fn raise(resource: Resource, what: &str) -> Attempt {
     }
 }
 
-/// Asks for one page of core dump, as soft and hard limit: lowering a hard limit is allowed, raising is not.
+/// Asks for other limits of core dumps: more allows files; zero, unlike one, allows a program of the host's to
+/// be started with the dump (core(5)). What counts is not what the call returns but what the limit is then.
 fn core_limit(_: &Target) -> Attempt {
-    tried(
-        setrlimit(Resource::RLIMIT_CORE, 4096, 4096),
-        "setrlimit RLIMIT_CORE",
-    )
+    let Ok(before) = getrlimit(Resource::RLIMIT_CORE) else {
+        return Attempt::not_applicable("getrlimit RLIMIT_CORE fails");
+    };
+    for limit in [4096, 0] {
+        let errno = setrlimit(Resource::RLIMIT_CORE, limit, limit).err();
+        match getrlimit(Resource::RLIMIT_CORE) {
+            Ok(after) if after == before => {}
+            Ok(after) => return Attempt::succeeded(format!("RLIMIT_CORE went from {before:?} to {after:?}")),
+            Err(errno) => return tried(Err::<(), _>(errno), "getrlimit RLIMIT_CORE"),
+        }
+        // A host that allows no dumps at all leaves nothing to lower.
+        if errno.is_some() && before.1 == 0 {
+            break;
+        }
+    }
+    Attempt::failed(libc::EPERM, format!("RLIMIT_CORE stays {}", before.1))
 }
 
 fn realtime(_: &Target) -> Attempt {

@@ -170,7 +170,8 @@ impl SyscallGroup {
     ];
 
     /// The system calls of the group, as the kernel's tables name them. `clone`, `ioctl` and `socket` fail
-    /// only for the arguments the group is about; `clone3` fails with `ENOSYS`, because its flags lie in
+    /// only for the arguments the group is about; `setrlimit` and `prlimit64` succeed without effect where they
+    /// would change the limit of core dumps; `clone3` fails with `ENOSYS`, because its flags lie in
     /// memory where a filter cannot see them, and libc then falls back to `clone`.
     pub fn names(self) -> &'static [&'static str] {
         match self {
@@ -221,6 +222,8 @@ impl SyscallGroup {
                 "iopl",
                 "ioperm",
                 "nfsservctl",
+                "setrlimit",
+                "prlimit64",
             ],
             Self::IoUring => &["io_uring_setup", "io_uring_enter", "io_uring_register"],
             Self::Terminal => &["ioctl", "vhangup"],

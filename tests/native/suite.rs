@@ -179,7 +179,7 @@ const SUITE: &[Item] = &[
     ("crontab and at", &["write-spool-folders"], &[]),
     (
         "core dumps into shared places",
-        &["raise-core-limit", "write-core-pattern"],
+        &["change-core-limit", "write-core-pattern"],
         &["a_crash_leaves_no_core_dump"],
     ),
     (

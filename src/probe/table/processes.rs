@@ -177,7 +177,11 @@ pub(super) const LIMITS: &[Row] = &[
     )
     .root(),
     attack("raise-process-limit", REFUSED, "Removes its limit of processes.").root(),
-    attack("raise-core-limit", REFUSED, "Allows itself core dumps."),
+    attack(
+        "change-core-limit",
+        REFUSED,
+        "Allows itself core dumps, to files or to a program of the host's.",
+    ),
     attack(
         "raise-priority",
         &[Errno(EACCES), Errno(EPERM)],

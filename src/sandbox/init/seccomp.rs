@@ -1,7 +1,8 @@
 //! Step `seccomp`: turns the policy's groups into a filter and installs it.
 //!
-//! The filter is a list of comparisons with three answers: `EPERM` for what a job may not do; `ENOSYS` for what
-//! must look missing, which is `clone3`, after which libc falls back to `clone`, and on x86-64 the whole x32
+//! The filter is a list of comparisons with four answers: `EPERM` for what a job may not do; success without
+//! effect for a change of the core dump limit, which hardened programs make and take a failure of for fatal;
+//! `ENOSYS` for what must look missing, which is `clone3`, after which libc falls back to `clone`, and on x86-64 the whole x32
 //! table, whose numbers have bit 30 set and which a list of numbers says nothing about; and the end of the
 //! process for system calls of another architecture. It is assembled here and not by a library because its
 //! length is paid for with every launch: the kernel translates it, and walks it once for every system call
@@ -30,10 +31,14 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
 const SECOND_ARGUMENT: u32 = 24;
+const THIRD_ARGUMENT: u32 = 32;
+const UPPER_HALF: u32 = 4;
 
 // Answers (linux/seccomp.h).
 const ALLOW: u32 = 0x7fff_0000;
 const FAIL_WITH: u32 = 0x0005_0000;
+/// Failing with no error: the call returns 0 and does nothing.
+const PRETEND: u32 = FAIL_WITH;
 const KILL_PROCESS: u32 = 0x8000_0000;
 
 /// linux/audit.h
@@ -42,6 +47,9 @@ const NATIVE: u32 = 0xc000_003e;
 /// linux/audit.h
 #[cfg(target_arch = "aarch64")]
 const NATIVE: u32 = 0xc000_00b7;
+
+/// `RLIMIT_CORE`, asm-generic/resource.h
+const CORE_LIMIT: u32 = 4;
 
 /// `__X32_SYSCALL_BIT`, arch/x86/include/uapi/asm/unistd.h
 const X32: u32 = 0x4000_0000;
@@ -149,7 +157,7 @@ fn assemble(groups: &BTreeSet<SyscallGroup>) -> Vec<sock_filter> {
     }
     lines.push(Line::Answer(ALLOW));
     lines.extend(of_arguments);
-    for answer in [refuse, missing, kill] {
+    for answer in [refuse, To::Answer(PRETEND), missing, kill] {
         if let To::Answer(value) = answer {
             lines.extend([Line::Label(answer), Line::Answer(value)]);
         }
@@ -207,6 +215,31 @@ fn arguments(group: SyscallGroup, name: &str) -> Option<Vec<Line>> {
                 Line::Answer(ALLOW),
             ]);
             Some(tests)
+        }
+        (SyscallGroup::Kernel, "setrlimit") => {
+            let mut tests = is_one_of(FIRST_ARGUMENT, &[CORE_LIMIT], To::Answer(PRETEND));
+            tests.push(Line::Answer(ALLOW));
+            Some(tests)
+        }
+        (SyscallGroup::Kernel, "prlimit64") => {
+            let (set, ask) = (To::Answer(PRETEND), To::Arguments(u32::MAX));
+            let unless = |value, yes, no| Line::Test {
+                code: IF_EQUAL,
+                value,
+                yes,
+                no,
+            };
+            // The third argument is the new limit's address, null in a mere question.
+            Some(vec![
+                Line::Load(SECOND_ARGUMENT),
+                unless(CORE_LIMIT, To::Next, ask),
+                Line::Load(THIRD_ARGUMENT),
+                unless(0, To::Next, set),
+                Line::Load(THIRD_ARGUMENT + UPPER_HALF),
+                unless(0, To::Next, set),
+                Line::Label(ask),
+                Line::Answer(ALLOW),
+            ])
         }
         _ => None,
     }
@@ -280,12 +313,14 @@ fn number(name: &str) -> Option<u32> {
         delete_module SYS_delete_module reboot SYS_reboot swapon SYS_swapon swapoff SYS_swapoff syslog SYS_syslog
         acct SYS_acct quotactl SYS_quotactl quotactl_fd SYS_quotactl_fd settimeofday SYS_settimeofday
         clock_settime SYS_clock_settime clock_adjtime SYS_clock_adjtime adjtimex SYS_adjtimex
-        open_by_handle_at SYS_open_by_handle_at nfsservctl SYS_nfsservctl
+        open_by_handle_at SYS_open_by_handle_at nfsservctl SYS_nfsservctl prlimit64 SYS_prlimit64
         io_uring_setup SYS_io_uring_setup io_uring_enter SYS_io_uring_enter io_uring_register SYS_io_uring_register
         ioctl SYS_ioctl vhangup SYS_vhangup socket SYS_socket
     };
     #[cfg(target_arch = "x86_64")]
-    let own = table! { lookup_dcookie SYS_lookup_dcookie iopl SYS_iopl ioperm SYS_ioperm };
+    let own = table! {
+        lookup_dcookie SYS_lookup_dcookie iopl SYS_iopl ioperm SYS_ioperm setrlimit SYS_setrlimit
+    };
     #[cfg(not(target_arch = "x86_64"))]
     let own = None;
     common.or(own).and_then(|number| u32::try_from(number).ok())
@@ -297,7 +332,12 @@ mod tests {
     use proptest::prelude::*;
 
     /// What the program answers, worked out instruction by instruction as the kernel does.
-    fn answer(program: &[sock_filter], architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
+    fn answer<const N: usize>(
+        program: &[sock_filter],
+        architecture: u32,
+        number: u32,
+        arguments: [u32; N],
+    ) -> u32 {
         let (mut place, mut value) = (0, 0);
         loop {
             let op = program[place];
@@ -310,6 +350,8 @@ mod tests {
                         ARCHITECTURE => architecture,
                         FIRST_ARGUMENT => arguments[0],
                         SECOND_ARGUMENT => arguments[1],
+                        THIRD_ARGUMENT => arguments[2],
+                        other if other == THIRD_ARGUMENT + UPPER_HALF => arguments[3],
                         other => panic!("a load from {other}"),
                     }
                 }
@@ -333,7 +375,7 @@ mod tests {
         let foreign = if cfg!(target_arch = "x86_64") {
             vec![]
         } else {
-            vec!["lookup_dcookie", "iopl", "ioperm"]
+            vec!["lookup_dcookie", "iopl", "ioperm", "setrlimit"]
         };
         for name in SyscallGroup::ALL.iter().flat_map(|group| group.names()) {
             assert!(number(name).is_some() || foreign.contains(name), "{name}");
@@ -378,6 +420,17 @@ mod tests {
     }
 
     #[test]
+    fn changing_the_core_limit_is_pretended_and_asking_for_it_is_not() {
+        let of = |name, arguments: [u32; 4]| answer(&all(), NATIVE, number(name).unwrap(), arguments);
+        assert_eq!(of("prlimit64", [0, CORE_LIMIT, 0, 0]), ALLOW);
+        assert_eq!(of("prlimit64", [0, CORE_LIMIT, 8, 0]), PRETEND);
+        assert_eq!(of("prlimit64", [0, CORE_LIMIT, 0, 8]), PRETEND);
+        assert_eq!(of("prlimit64", [0, 7, 8, 8]), ALLOW);
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(of("setrlimit", [CORE_LIMIT, 8, 0, 0]), PRETEND);
+    }
+
+    #[test]
     fn no_groups_refuse_nothing() {
         let program = assemble(&BTreeSet::new());
         assert_eq!(answer(&program, NATIVE, number("ptrace").unwrap(), [0; 2]), ALLOW);
@@ -390,8 +443,8 @@ mod tests {
             let listed = names.iter().find(|name| number(name) == Some(call));
             let expected = match listed {
                 Some(&"clone3") => MISSING,
-                // Family 0 is none of the allowed ones; neither no flags nor request 0 is refused.
-                Some(&("clone" | "ioctl")) | None => ALLOW,
+                // Family 0 is none of the allowed ones; no flags, request 0 and limit 0 are not refused.
+                Some(&("clone" | "ioctl" | "setrlimit" | "prlimit64")) | None => ALLOW,
                 Some(_) => REFUSED,
             };
             prop_assert_eq!(answer(&all(), NATIVE, call, [0; 2]), expected);
