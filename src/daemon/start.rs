@@ -3,6 +3,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -41,6 +42,11 @@ pub enum StartError {
         /// Which slots.
         what: String,
     },
+    /// Something was left in every slot.
+    #[error(
+        "every slot is in quarantine\nhint: look at what was left, then `ephemerd resume --slot N` of a running daemon"
+    )]
+    AllQuarantined,
     /// A slot's lock cannot be made.
     #[error("could not lock `{path}`")]
     Lock {
@@ -126,8 +132,12 @@ pub async fn start(
     let all = slots(planner.config(), accounts.as_deref());
     let exclusive = accounts.is_some() && planner.config().native.accounts == Accounts::PerSlot;
     let shared = exclusive.then(|| Host::system().run.join("ephemerd"));
-    let (slots, locks) = lock(planner.data_dir(), shared.as_deref(), all, claim)?;
     let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
+    let all = match claim {
+        Claim::Everything => all,
+        Claim::OneSlot => without_quarantined(all, &ledger)?,
+    };
+    let (slots, locks) = lock(planner.data_dir(), shared.as_deref(), all, claim)?;
     let warden = Warden::start(program, planner.data_dir())?;
     let pipeline = Pipeline {
         planner,
@@ -181,6 +191,16 @@ fn slots(config: &Config, accounts: Option<&[Account]>) -> Vec<Slot> {
     (1..=native.slots).map(slot).collect()
 }
 
+/// Leaves out the slots that are in quarantine.
+fn without_quarantined(mut slots: Vec<Slot>, ledger: &Ledger) -> Result<Vec<Slot>, StartError> {
+    let quarantined = ledger.quarantined()?;
+    slots.retain(|slot| quarantined.iter().all(|q| q.slot != slot.index));
+    if slots.is_empty() {
+        return Err(StartError::AllQuarantined);
+    }
+    Ok(slots)
+}
+
 /// Locks slots against other processes; the kernel drops the locks when this one ends, however it ends. Where
 /// slots have accounts of their own, those are locked too, in the folder `shared` by the whole host: the end
 /// of a job kills everything of its account, whichever data folder that belongs to.
@@ -232,6 +252,8 @@ fn try_lock(path: Utf8PathBuf) -> Result<Option<File>, StartError> {
         .create(true)
         .truncate(false)
         .write(true)
+        // Whoever can open the file can lock it.
+        .mode(0o600)
         .open(&path);
     let locked = opened.and_then(|file| match file.try_lock() {
         Ok(()) => Ok(Some(file)),
