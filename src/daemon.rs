@@ -22,6 +22,7 @@ use crate::job::run::Pipeline;
 use crate::job::{JobId, JobSpec, Outcome};
 use crate::slot::Slot;
 use crate::trust::{self, Route};
+use crate::warden::Request;
 use queue::Queue;
 
 /// The dispatcher.
@@ -233,6 +234,12 @@ impl Daemon {
             Ok(ended) => Some(format!("job {id} left {}", ended.leftovers.join(", "))),
             Err(error) => {
                 error!(job = %id, slot = slot.index, error = crate::chain(&error), "slot out of use");
+                // Nobody watches its limits any more.
+                let kill = Request::Signal {
+                    job: id.clone(),
+                    politely: false,
+                };
+                let _ = self.pipeline.warden.ask(kill, &[]).await;
                 Some(crate::chain(&error))
             }
         };
@@ -325,6 +332,19 @@ impl Daemon {
     }
 
     fn lift_quarantine(self: &Arc<Self>, slot: u32) -> Result<Answer, String> {
+        // Whoever was not torn down may still run there, as the account the next job would have.
+        let unfinished = self
+            .pipeline
+            .ledger
+            .unfinished()
+            .map_err(|error| crate::chain(&error))?;
+        let holds = |job: &crate::job::ledger::Unfinished| job.slot.as_ref().is_some_and(|s| s.index == slot);
+        if let Some(job) = unfinished.iter().find(|job| holds(job)) {
+            return Err(format!(
+                "job {} of slot {slot} was not torn down\nhint: restart the daemon: it does that first",
+                job.id
+            ));
+        }
         let lifted = self
             .pipeline
             .ledger

@@ -4,7 +4,8 @@
 //! the messages below. It has one thread and little memory, so that its forks are cheap: every launch is a
 //! clone of it, straight into new namespaces (see [`crate::sandbox`]), and everything that takes long (kill,
 //! wipe, count) happens in a forked worker, so that a large wipe does not hold up the next launch. It builds
-//! every path itself from job ids and the folder it was started with.
+//! the paths of workspaces itself from job ids and the folder it was started with; what a launch plan shows to
+//! the job it takes from the dispatcher.
 //!
 //! When the dispatcher goes away, the warden kills what it started and ends; when the warden goes away, the
 //! kernel kills the jobs (`PR_SET_PDEATHSIG`).

@@ -185,7 +185,7 @@ pub fn remove(workspace: &Workspace) -> Result<Wiped, WorkspaceError> {
     })
 }
 
-/// Moves a workspace with everything in it to `kept`, out of the reach of jobs; it belongs to us then.
+/// Moves a workspace with everything in it to `kept`, out of the reach of jobs; its files stay the account's.
 ///
 /// # Errors
 ///

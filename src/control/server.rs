@@ -1,7 +1,7 @@
 //! The answering side, in the daemon.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +31,9 @@ pub fn listen(path: &Utf8Path, admin_group: &str) -> io::Result<UnixListener> {
             "another daemon answers there",
         ));
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+    match path.symlink_metadata() {
+        // What a daemon left that was killed. Anything else there is somebody's, and binding fails.
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
         _ => {}
     }
     let listener = UnixListener::bind(path)?;

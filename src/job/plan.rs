@@ -129,7 +129,7 @@ impl Planner {
         let input = RenderInput {
             workspace: workspace.root(),
             data_dir: self.data_dir.clone(),
-            daemon_files: vec![self.config_file.clone()],
+            daemon_files: self.daemon_files(),
             extra_read: self.grants("extra_read", &extra_read)?,
             extra_write: self.grants("extra_write", &extra_write)?,
             network: match self.config.egress.mode {
@@ -198,6 +198,18 @@ impl Planner {
             },
         };
         Ok((plan, text))
+    }
+
+    /// Files of the daemon that lie outside the data folder.
+    fn daemon_files(&self) -> Vec<Utf8PathBuf> {
+        let socket = resolved(&self.config.control.socket);
+        let outside = |path: &Utf8PathBuf| {
+            !path.starts_with(&self.data_dir) && !path.starts_with(&self.config.host.data_dir)
+        };
+        [self.config_file.clone(), socket]
+            .into_iter()
+            .filter(outside)
+            .collect()
     }
 
     /// Resolves granted paths, because the kernel compares resolved ones, and refuses those that lead to

@@ -128,6 +128,9 @@ fn apply(plan: &LaunchPlan, filters: &seccomp::Filters, outer: (u32, u32)) -> Re
     // Changing the account cleared it (prctl(2), PR_SET_PDEATHSIG).
     prctl::set_pdeathsig(Signal::SIGKILL).step("die-with-parent")?;
     prctl::set_no_new_privs().step("no-new-privs")?;
+    // Keeps the job out of this process's /proc entries, its status pipe above all; becoming another account has
+    // done so already, without root it has not.
+    prctl::set_dumpable(false).step("no-new-privs")?;
     confine::landlock(&plan.policy)?;
     filters.apply(&plan.policy.deny_syscalls)?;
     identity::prove(plan.account.as_ref())

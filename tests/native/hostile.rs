@@ -273,3 +273,11 @@ fn a_job_whose_process_is_killed_from_outside_has_failed_and_is_cleaned_up() {
     );
     assert_clean(&daemon, &job);
 }
+
+#[test]
+fn a_real_time_signal_ends_a_job_like_any_other() {
+    let daemon = Daemon::start("");
+    let job = daemon.script("kill -34 $$; sleep 1000");
+    assert_eq!(daemon.outcome(&job), Outcome::Signalled { signal: 34 });
+    assert_clean(&daemon, &job);
+}

@@ -46,7 +46,12 @@ fn is_live_process_of(status: &str, uid: u32) -> bool {
     let uids = field("Uid:")
         .split_whitespace()
         .filter_map(|id| id.parse::<u32>().ok());
-    !is_zombie && uids.into_iter().any(|id| id == uid)
+    // A main thread that has ended looks like a zombie while others of its process go on.
+    let has_threads = field("Threads:")
+        .trim()
+        .parse::<u32>()
+        .is_ok_and(|threads| threads > 1);
+    (!is_zombie || has_threads) && uids.into_iter().any(|id| id == uid)
 }
 
 /// Resident bytes of a process; `None` when it has ended.

@@ -7,7 +7,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::say;
@@ -123,31 +122,35 @@ fn reap(command: Pid, watched: &SigSet, status: &mut File) -> i32 {
             }
             Err(_) => continue,
         }
-        while let Ok(ended) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            match ended {
-                WaitStatus::Exited(pid, code) if pid == command => {
-                    say(
-                        status,
-                        &Status::Exited {
-                            code: u8::try_from(code).unwrap_or(u8::MAX),
-                        },
-                    );
-                    return code;
-                }
-                WaitStatus::Signaled(pid, signal, _) if pid == command => {
-                    say(
-                        status,
-                        &Status::Signalled {
-                            signal: signal as i32,
-                        },
-                    );
-                    return 128 + signal as i32;
-                }
-                WaitStatus::StillAlive => break,
-                _ => {}
+        while let Some((pid, ended)) = reap_one() {
+            if pid == command {
+                let code = match ended {
+                    Status::Signalled { signal } => 128 + signal,
+                    Status::Exited { code } => i32::from(code),
+                    _ => 1,
+                };
+                say(status, &ended);
+                return code;
             }
         }
     }
+}
+
+/// Reaps one ended child, if there is one. Not by a library that knows signals by name: a real-time signal has
+/// none, and its victim would be reaped unseen.
+fn reap_one() -> Option<(Pid, Status)> {
+    let mut status = 0;
+    // SAFETY: `status` is an int that outlives the call.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    let ended = match libc::WIFSIGNALED(status) {
+        true => Status::Signalled {
+            signal: libc::WTERMSIG(status),
+        },
+        false => Status::Exited {
+            code: u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX),
+        },
+    };
+    (pid > 0).then(|| (Pid::from_raw(pid), ended))
 }
 
 /// Closes every descriptor of this process but the status pipe.

@@ -314,12 +314,13 @@ fn number(name: &str) -> Option<u32> {
         acct SYS_acct quotactl SYS_quotactl quotactl_fd SYS_quotactl_fd settimeofday SYS_settimeofday
         clock_settime SYS_clock_settime clock_adjtime SYS_clock_adjtime adjtimex SYS_adjtimex
         open_by_handle_at SYS_open_by_handle_at nfsservctl SYS_nfsservctl prlimit64 SYS_prlimit64
+        setrlimit SYS_setrlimit
         io_uring_setup SYS_io_uring_setup io_uring_enter SYS_io_uring_enter io_uring_register SYS_io_uring_register
         ioctl SYS_ioctl vhangup SYS_vhangup socket SYS_socket
     };
     #[cfg(target_arch = "x86_64")]
     let own = table! {
-        lookup_dcookie SYS_lookup_dcookie iopl SYS_iopl ioperm SYS_ioperm setrlimit SYS_setrlimit
+        lookup_dcookie SYS_lookup_dcookie iopl SYS_iopl ioperm SYS_ioperm
     };
     #[cfg(not(target_arch = "x86_64"))]
     let own = None;
@@ -375,7 +376,7 @@ mod tests {
         let foreign = if cfg!(target_arch = "x86_64") {
             vec![]
         } else {
-            vec!["lookup_dcookie", "iopl", "ioperm", "setrlimit"]
+            vec!["lookup_dcookie", "iopl", "ioperm"]
         };
         for name in SyscallGroup::ALL.iter().flat_map(|group| group.names()) {
             assert!(number(name).is_some() || foreign.contains(name), "{name}");
