@@ -9,6 +9,7 @@ pub mod decide;
 pub mod expect;
 pub mod policy;
 pub mod render;
+pub mod sbpl;
 
 use std::fmt;
 

@@ -1,0 +1,434 @@
+//! Rules: what a run of a profile makes, kept in their order and by operation.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::Place;
+use super::decide::Verdict;
+use super::eval::{Answer, Fault, Machine, fault, out_of_memory};
+use super::filter::{EndpointPattern, Filter, Pattern, Test};
+use super::value::{FrameId, Value};
+use super::vocabulary::{Argument, FilterId, ModifierArgument, OperationId, Shape, Vocabulary};
+
+/// Filters whose names are few and all known, so that another name is a mistake.
+const CLOSED: [&str; 4] = ["target", "semaphore", "vnode-type", "socket"];
+
+/// Protocols as filters number them: 1 IPv4, 2 IPv6, 4 TCP, 8 UDP.
+const PROTOCOLS: [(&str, u8); 9] = [
+    ("ip", 3),
+    ("ip4", 1),
+    ("ip6", 2),
+    ("tcp", 7),
+    ("tcp4", 5),
+    ("tcp6", 6),
+    ("udp", 11),
+    ("udp4", 9),
+    ("udp6", 10),
+];
+
+/// One `(allow …)` or `(deny …)`.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// What it says.
+    pub verdict: Verdict,
+    /// About what, with the name each was written by.
+    pub operations: Vec<(OperationId, Arc<str>)>,
+    /// Names that are accepted and mean nothing.
+    pub dropped: Vec<Arc<str>>,
+    /// Under which conditions, any of which is enough.
+    pub filters: Vec<Filter>,
+    /// What else it asks for.
+    pub modifiers: Vec<Modifier>,
+    /// Where it stands.
+    pub at: Place,
+}
+
+/// A `(with …)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Modifier {
+    /// Its name, as `message`.
+    pub name: String,
+    /// What it was given.
+    pub argument: Option<String>,
+}
+
+/// A profile after its run.
+#[derive(Debug)]
+pub struct Ruleset {
+    /// The names it was made with.
+    pub vocabulary: &'static Vocabulary,
+    /// All rules, in the order they were made.
+    pub rules: Vec<Rule>,
+    /// Imports that were not followed.
+    pub skipped: Vec<(Place, String)>,
+    /// By operation, the rules with filters, and the last one without.
+    pub(super) filtered: Vec<Vec<usize>>,
+    pub(super) unfiltered: Vec<Option<usize>>,
+}
+
+impl Ruleset {
+    pub(super) fn new(
+        vocabulary: &'static Vocabulary,
+        rules: Vec<Rule>,
+        skipped: Vec<(Place, String)>,
+    ) -> Self {
+        let operations = vocabulary.operations().count();
+        let mut filtered = vec![Vec::new(); operations];
+        let mut unfiltered = vec![None; operations];
+        for (index, rule) in rules.iter().enumerate() {
+            for (id, _) in &rule.operations {
+                if rule.filters.is_empty() {
+                    unfiltered[usize::from(id.0)] = Some(index);
+                } else {
+                    filtered[usize::from(id.0)].push(index);
+                }
+            }
+        }
+        Self {
+            vocabulary,
+            rules,
+            skipped,
+            filtered,
+            unfiltered,
+        }
+    }
+}
+
+impl Rule {
+    /// The text that `(with message …)` puts on reports of this rule.
+    pub fn message(&self) -> Option<&str> {
+        let message = self.modifiers.iter().find(|modifier| modifier.name == "message");
+        message.and_then(|modifier| modifier.argument.as_deref())
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({}", self.verdict)?;
+        for (_, name) in &self.operations {
+            write!(f, " {name}")?;
+        }
+        for filter in &self.filters {
+            write!(f, " {filter}")?;
+        }
+        for modifier in &self.modifiers {
+            write!(f, " {modifier}")?;
+        }
+        write!(f, ")")
+    }
+}
+
+impl fmt::Display for Modifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.argument {
+            Some(argument) => write!(f, "(with {} {})", self.name, super::filter::quoted(argument)),
+            None => write!(f, "(with {})", self.name),
+        }
+    }
+}
+
+impl Machine<'_> {
+    /// Makes a rule of what `allow` or `deny` was given.
+    pub(super) fn rule(&mut self, verdict: Verdict, arguments: Vec<Value>, at: &Place) -> Answer {
+        let mut rule = Rule {
+            verdict,
+            operations: Vec::new(),
+            dropped: Vec::new(),
+            filters: Vec::new(),
+            modifiers: self.modifiers.clone(),
+            at: at.clone(),
+        };
+        for argument in arguments {
+            match argument {
+                Value::Operation(Some(id), name) => rule.operations.push((id, self.store.name(name))),
+                Value::Operation(None, name) => rule.dropped.push(self.store.name(name)),
+                Value::Filter(filter) => rule.filters.push((*filter).clone()),
+                Value::Modifier(modifier) => rule.modifiers.push((*modifier).clone()),
+                Value::Bool(false) => {
+                    return Err(fault(at, "there is #f where a filter should be")
+                        .hint("is a parameter not defined? give it with -D NAME=VALUE"));
+                }
+                other => {
+                    let kind = self.store.kind(&other);
+                    return Err(fault(
+                        at,
+                        format!("a rule is made of operations and filters, not of {kind}"),
+                    ));
+                }
+            }
+        }
+        if rule.operations.is_empty() && rule.dropped.is_empty() {
+            return Err(fault(at, format!("this {verdict} names no operation")));
+        }
+        self.check_categories(&rule, at)?;
+        // A condition around a rule goes with each of the rule's own.
+        for outer in &self.filters {
+            let inner = std::mem::take(&mut rule.filters);
+            rule.filters = vec![if inner.is_empty() {
+                outer.clone()
+            } else {
+                Filter::All(vec![Filter::Any(inner), outer.clone()])
+            }];
+        }
+        let taken = rule
+            .filters
+            .iter()
+            .map(|filter| 128 * filter.tests().len())
+            .sum::<usize>();
+        self.store
+            .take(256 + taken)
+            .map_err(|error| out_of_memory(at, &error))?;
+        self.rules.push(rule);
+        Ok(Value::Unspecified)
+    }
+
+    /// Refuses filters that do not go with the rule's operations, as the compiler does.
+    fn check_categories(&self, rule: &Rule, at: &Place) -> Result<(), Box<Fault>> {
+        for test in rule.filters.iter().flat_map(Filter::tests) {
+            let Some(category) = self.category(test) else {
+                continue;
+            };
+            let stranger = rule
+                .operations
+                .iter()
+                .find(|(id, _)| !self.vocabulary.goes_with(*id, category));
+            if let Some((_, name)) = stranger {
+                return Err(fault(at, format!("`{test}` does not go with `{name}`")));
+            }
+        }
+        Ok(())
+    }
+
+    fn category(&self, test: &Test) -> Option<&'static str> {
+        match test {
+            Test::Path(_) => Some("path"),
+            Test::Endpoint { .. } | Test::UnixSocket { .. } => Some("network"),
+            Test::Text { filter, .. } | Test::Number { filter, .. } => {
+                let (id, _) = self.vocabulary.filter_named(filter)?;
+                Some(self.vocabulary.filter(id).category)
+            }
+            Test::Unheld { .. } => None,
+        }
+    }
+
+    /// Makes a filter of its arguments.
+    pub(super) fn filter(&mut self, id: FilterId, shape: Shape, arguments: &[Value], at: &Place) -> Answer {
+        let kind = self.vocabulary.filter(id);
+        let tests = match &kind.argument {
+            Argument::Endpoint => self.endpoints(kind.name == "local", arguments, at)?,
+            _ if ["process", "system", "extension"].contains(&kind.category) => {
+                let said: Vec<String> = arguments
+                    .iter()
+                    .map(|value| format!(" {}", self.shown(value)))
+                    .collect();
+                let text = format!("({}{})", kind.name, said.concat());
+                vec![Filter::Test(Test::Unheld { text })]
+            }
+            Argument::Pattern => self.patterns(kind.name, kind.category, shape, arguments, at)?,
+            Argument::Named(names) => {
+                let values = arguments
+                    .iter()
+                    .map(|value| self.number(kind.name, kind.category, names, value, at))
+                    .collect::<Result<Vec<_>, _>>()?;
+                vec![Filter::Test(Test::Number {
+                    filter: kind.name,
+                    values,
+                })]
+            }
+            Argument::Flag => vec![Filter::Test(Test::Unheld {
+                text: format!("({})", kind.name),
+            })],
+        };
+        let mut tests = tests;
+        match (tests.len(), tests.pop()) {
+            (1, Some(test)) => self.combined(test, at),
+            (_, Some(last)) => {
+                tests.push(last);
+                self.combined(Filter::Any(tests), at)
+            }
+            (_, None) => Err(fault(at, format!("`{}` needs an argument", kind.name))),
+        }
+    }
+
+    fn patterns(
+        &self,
+        name: &'static str,
+        category: &str,
+        shape: Shape,
+        arguments: &[Value],
+        at: &Place,
+    ) -> Result<Vec<Filter>, Box<Fault>> {
+        let mut filters = Vec::with_capacity(arguments.len());
+        for argument in arguments {
+            let Value::String(text) = argument else {
+                let kind = self.store.kind(argument).trim_start_matches("a ");
+                let message = format!("invalid data type of {category} filter; expected pattern, got {kind}");
+                let hint = "is a parameter not defined? give it with -D NAME=VALUE";
+                return Err(match argument {
+                    Value::Bool(false) => fault(at, message).hint(hint),
+                    _ => fault(at, message),
+                });
+            };
+            let pattern = Pattern::new(shape, text)
+                .map_err(|why| fault(at, format!("the expression `{text}` {why}")))?;
+            filters.push(Filter::Test(if name == "path" {
+                Test::Path(pattern)
+            } else {
+                Test::Text {
+                    filter: name,
+                    pattern,
+                }
+            }));
+        }
+        Ok(filters)
+    }
+
+    fn number(
+        &self,
+        filter: &str,
+        category: &str,
+        names: &std::collections::BTreeMap<&'static str, i64>,
+        value: &Value,
+        at: &Place,
+    ) -> Result<(i64, String), Box<Fault>> {
+        match value {
+            Value::Int(number) => {
+                let name = names.iter().find(|(_, known)| **known == *number);
+                Ok((
+                    *number,
+                    name.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned()),
+                ))
+            }
+            Value::Symbol(name) => {
+                let name = self.store.name(*name);
+                match names.get(&*name) {
+                    Some(number) => Ok((*number, name.to_string())),
+                    None if CLOSED.contains(&category) => {
+                        let unknown = fault(at, format!("`{name}` is none of what `{filter}` takes"));
+                        Err(match super::vocabulary::nearest(&name, names.keys().copied()) {
+                            Some(near) => unknown.hint(format!("did you mean `{near}`?")),
+                            None => unknown,
+                        })
+                    }
+                    // The tables of commands and calls are not complete; such a name equals no number.
+                    None => Ok((i64::MIN, name.to_string())),
+                }
+            }
+            other => Err(fault(
+                at,
+                format!(
+                    "`{filter}` takes names and numbers, not {}",
+                    self.store.kind(other)
+                ),
+            )),
+        }
+    }
+
+    /// `(remote PROTOCOL "HOST:PORT"…)` or `(remote unix-socket FILTER)`.
+    fn endpoints(&self, local: bool, arguments: &[Value], at: &Place) -> Result<Vec<Filter>, Box<Fault>> {
+        let Some((Value::Symbol(protocol), rest)) = arguments.split_first() else {
+            return Err(fault(at, "a protocol is missing").hint("write (remote tcp \"localhost:80\")"));
+        };
+        let protocol = self.store.name(*protocol);
+        if matches!(&*protocol, "unix-socket" | "unix") {
+            let path = match rest {
+                [] => None,
+                [Value::Filter(filter)] => Some(Box::new((**filter).clone())),
+                _ => return Err(fault(at, "a Unix socket takes one filter of its path")),
+            };
+            return Ok(vec![Filter::Test(Test::UnixSocket { local, path })]);
+        }
+        let Some((protocol, bits)) = PROTOCOLS.into_iter().find(|(name, _)| *name == &*protocol) else {
+            return Err(fault(at, format!("`{protocol}` is no protocol"))
+                .hint("known are ip, tcp and udp, each also with 4 or 6, and unix-socket"));
+        };
+        let everywhere = [Value::String("*:*".into())];
+        let texts = if rest.is_empty() { &everywhere } else { rest };
+        texts
+            .iter()
+            .map(|text| {
+                let Value::String(text) = text else {
+                    let kind = self.store.kind(text);
+                    return Err(fault(at, format!("an address is a string, not {kind}")));
+                };
+                let (localhost, port) = self.address(text, at)?;
+                Ok(Filter::Test(Test::Endpoint {
+                    local,
+                    endpoint: EndpointPattern {
+                        protocol,
+                        bits,
+                        localhost,
+                        port,
+                    },
+                }))
+            })
+            .collect()
+    }
+
+    /// Reads `HOST:PORT`: whether the machine itself is meant, and which port.
+    fn address(&self, text: &str, at: &Place) -> Result<(bool, Option<u16>), Box<Fault>> {
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return Err(
+                fault(at, format!("`{text}` is no address")).hint("write \"localhost:80\" or \"*:80\"")
+            );
+        };
+        let localhost = match host {
+            "*" => false,
+            "localhost" => true,
+            "local" if self.semantics.local_is_a_host => true,
+            _ => {
+                return Err(fault(at, "host must be * or localhost in network address")
+                    .hint("the sandbox knows no other addresses; the egress filter does"));
+            }
+        };
+        let port = match port {
+            "*" => None,
+            port => match port.parse::<u16>() {
+                Ok(port) if port > 0 => Some(port),
+                _ => {
+                    return Err(fault(at, format!("`{port}` is no port"))
+                        .hint("write one number from 1 to 65535, or *"));
+                }
+            },
+        };
+        Ok((localhost, port))
+    }
+
+    /// `(with NAME)` or `(with NAME ARGUMENT)`.
+    pub(super) fn modifier(&mut self, parts: &[(Value, Place)], env: FrameId, at: &Place) -> Answer {
+        let Some((Value::Symbol(name), place)) = parts.first() else {
+            return Err(fault(at, "with needs the name of a modifier"));
+        };
+        let name = self.name_of(*name);
+        let Some((name, kind)) = self.vocabulary.modifier(&name) else {
+            return Err(fault(place, format!("`{name}` is no modifier")));
+        };
+        let argument = match (kind, parts.get(1)) {
+            (ModifierArgument::None, None) => None,
+            (ModifierArgument::None, Some((_, place))) => {
+                return Err(fault(place, format!("`{name}` takes no argument")));
+            }
+            (_, None) => return Err(fault(at, format!("`{name}` needs an argument"))),
+            (_, Some((argument, place))) => {
+                let value = self.eval(argument.clone(), env, place.clone())?;
+                let fits = match kind {
+                    ModifierArgument::Text => matches!(value, Value::String(_)),
+                    _ => matches!(value, Value::Int(_) | Value::Symbol(_)),
+                };
+                if !fits {
+                    return Err(fault(
+                        place,
+                        format!("`{name}` does not take {}", self.store.kind(&value)),
+                    ));
+                }
+                Some(self.shown(&value))
+            }
+        };
+        Ok(Value::Modifier(Arc::new(Modifier {
+            name: name.to_owned(),
+            argument,
+        })))
+    }
+}
