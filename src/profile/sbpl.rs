@@ -35,6 +35,7 @@ use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use decide::{Ruling, Semantics};
+pub(crate) use regex::of as regex_of;
 pub use rules::{Modifier, Rule, Ruleset};
 pub use target::Target;
 

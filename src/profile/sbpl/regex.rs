@@ -26,6 +26,11 @@ pub(super) fn compile(pattern: &str, fold: bool) -> Result<Regex, String> {
         })
 }
 
+/// The translation of a pattern that was compiled before; nothing for one that is no expression.
+pub(crate) fn of(pattern: &super::filter::Pattern) -> String {
+    translate(&pattern.text).unwrap_or_default()
+}
+
 /// `pattern` in the syntax of the `regex` crate.
 pub(super) fn translate(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 8);

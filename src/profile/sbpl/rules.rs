@@ -96,6 +96,19 @@ impl Ruleset {
     }
 }
 
+impl Ruleset {
+    /// `operation`, its parent, and so on.
+    pub fn ancestors(&self, operation: OperationId) -> impl Iterator<Item = OperationId> {
+        std::iter::successors(Some(operation), |id| self.vocabulary.operation(*id).parent)
+    }
+
+    /// The rules that name exactly `operation`, in their order.
+    pub fn rules_for(&self, operation: OperationId) -> impl Iterator<Item = &Rule> {
+        let names = move |rule: &&Rule| rule.operations.iter().any(|(id, _)| *id == operation);
+        self.rules.iter().filter(names)
+    }
+}
+
 impl Rule {
     /// The text that `(with message …)` puts on reports of this rule.
     pub fn message(&self) -> Option<&str> {

@@ -297,6 +297,13 @@ impl Target {
         self.unix
     }
 
+    /// The same target with `number` for the filter called `filter`.
+    pub fn with_number(mut self, filter: &'static str, number: i64) -> Self {
+        self.numbers.retain(|(name, _)| *name != filter);
+        self.numbers.push((filter, number));
+        self
+    }
+
     /// The same target without what its name for `filter` is, for a kernel that does not look at it.
     pub(super) fn without_text(&self, filter: &str) -> Self {
         let mut target = self.clone();
