@@ -2,6 +2,7 @@
 //! error; the only errors printed are printed in `main`.
 
 pub mod config;
+pub mod denials;
 pub mod exec;
 pub mod host;
 pub mod jobs;

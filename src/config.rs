@@ -23,6 +23,7 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use grants::{Grant, comparable, granted};
 pub use problem::{ConfigError, Place, Problem};
 
 use crate::host::Os;

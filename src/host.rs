@@ -58,7 +58,8 @@ pub struct Host {
     pub tools: Tools,
 }
 
-/// Absolute paths of the tools that create and delete accounts (shadow-utils).
+/// Absolute paths of the tools that are started: those that create and delete accounts (shadow-utils), and log(1)
+/// of macOS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tools {
     /// useradd(8)
@@ -69,6 +70,8 @@ pub struct Tools {
     pub userdel: Utf8PathBuf,
     /// groupdel(8)
     pub groupdel: Utf8PathBuf,
+    /// log(1), the unified log of macOS
+    pub log: Utf8PathBuf,
 }
 
 impl Host {
@@ -85,6 +88,7 @@ impl Host {
                 groupadd: "/usr/sbin/groupadd".into(),
                 userdel: "/usr/sbin/userdel".into(),
                 groupdel: "/usr/sbin/groupdel".into(),
+                log: "/usr/bin/log".into(),
             },
         }
     }

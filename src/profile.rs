@@ -6,6 +6,7 @@
 //! render` prints is what the kernel is told.
 
 pub mod decide;
+pub mod denials;
 pub mod diff;
 pub mod expect;
 pub mod policy;

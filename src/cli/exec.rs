@@ -12,10 +12,12 @@ use super::origin::OriginArgs;
 use super::table::table;
 use crate::config::Loaded;
 use crate::daemon::start::{Claim, StartError, Started, start};
+use crate::host::Os;
 use crate::job::ledger::Entry;
 use crate::job::output::Stream;
 use crate::job::{JobSpec, Outcome, Repo};
 use crate::profile::Posture;
+use crate::profile::denials::exit_hint;
 use crate::sandbox::axes::{AxisReport, Standing};
 use crate::trust::{self, Route};
 
@@ -118,6 +120,9 @@ async fn run_one(args: &ExecArgs, loaded: Loaded, config_file: Utf8PathBuf) -> a
         Outcome::Refused { reason } | Outcome::Failed { reason } => anyhow::bail!("{reason}"),
         Outcome::TimedOut { .. } | Outcome::OverLimit { .. } => eprintln!("ephemerd: {}", ended.outcome),
         Outcome::Exited { .. } | Outcome::Signalled { .. } | Outcome::Cancelled => {}
+    }
+    if let Some(hint) = exit_hint(Os::host(), &id, &ended.outcome) {
+        eprintln!("ephemerd: {hint}");
     }
     if args.keep {
         eprintln!(

@@ -12,8 +12,10 @@ use super::exec::report;
 use super::table::{fit_terminal, table};
 use crate::control::client::ask;
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
+use crate::host::Os;
 use crate::job::ledger::JobRow;
 use crate::job::{JobId, Outcome};
+use crate::profile::denials::exit_hint;
 
 /// Arguments of `jobs`.
 #[derive(Debug, Args)]
@@ -243,6 +245,10 @@ fn tell(story: &Story) -> String {
             job.output_byte.map_or("-".into(), |b| format!("{b} bytes"))
         ),
     ];
+    let hint = |outcome| exit_hint(Os::host(), &job.id, outcome);
+    if let Some(hint) = job.outcome.as_ref().and_then(hint) {
+        lines.push(format!("hint     {hint}"));
+    }
     let start = job.queued_ms;
     lines.push("states".into());
     lines.extend(story.transitions.iter().map(|step| {

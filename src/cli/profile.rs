@@ -59,6 +59,8 @@ pub enum ProfileCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// List what the sandbox of macOS kept jobs from, and what would allow it. Reads the unified log of this host.
+    Denials(super::denials::DenialsArgs),
 }
 
 /// What was verified of one posture.
@@ -81,6 +83,10 @@ impl Verified {
 /// A profile cannot be made, or the probes cannot be run.
 pub fn run(args: &ProfileArgs, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
     match &args.command {
+        ProfileCommand::Denials(args) => {
+            let host = crate::host::Host::system();
+            super::denials::run(args, &loaded.config, config_file, &host, &mut std::io::stdout())
+        }
         ProfileCommand::Render { repo, posture } => {
             render(repo.as_ref(), *posture, loaded.config, config_file)
         }

@@ -7,7 +7,7 @@ use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 
 /// What a grant allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Grant {
+pub(crate) enum Grant {
     /// Reading.
     Read,
     /// Reading and writing.
@@ -66,7 +66,7 @@ pub(super) fn absolute(text: &str) -> Result<Utf8PathBuf, String> {
 /// # Errors
 ///
 /// Says why they may not.
-pub(super) fn granted(text: &str, grant: Grant, data_dir: Option<&Utf8Path>) -> Result<Utf8PathBuf, String> {
+pub(crate) fn granted(text: &str, grant: Grant, data_dir: Option<&Utf8Path>) -> Result<Utf8PathBuf, String> {
     let path = absolute(text)?;
     let plain = comparable(&path);
     if let Some(data_dir) = data_dir
@@ -99,7 +99,7 @@ pub(super) fn granted(text: &str, grant: Grant, data_dir: Option<&Utf8Path>) -> 
 }
 
 /// `path` in the form in which two names of one folder are equal text.
-fn comparable(path: &Utf8Path) -> Utf8PathBuf {
+pub(crate) fn comparable(path: &Utf8Path) -> Utf8PathBuf {
     let lower = Utf8PathBuf::from(path.as_str().to_ascii_lowercase());
     // On macOS /etc, /tmp and /var are links into /private; nobody has that folder on Linux.
     let linked =

@@ -70,7 +70,7 @@ impl Desk {
 #[test]
 fn every_command_explains_itself() {
     let desk = Desk::new("");
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["run"],
         &["exec"],
@@ -86,6 +86,7 @@ fn every_command_explains_itself() {
         &["profile"],
         &["profile", "render"],
         &["profile", "verify"],
+        &["profile", "denials"],
         &["host"],
         &["host", "setup"],
         &["config", "check"],
