@@ -121,6 +121,7 @@ fn groups(left: &Ruleset, right: &Ruleset) -> Vec<Group> {
             family(right, other, &named[1]),
             operation.categories.clone(),
             near,
+            left.is_implicit(id),
         );
         groups
             .entry(key)

@@ -5,6 +5,9 @@
 //! 1. the last rule that names exactly this operation, has filters, and one of them matches;
 //! 2. else the last rule that names exactly this operation and has no filters.
 //!
+//! Every profile lets a process signal itself and name its own task, by two rules with a filter that `policy.scm`
+//! adds; a rule of the profile's own with a filter that matches goes before them.
+//!
 //! Where no rule says anything, operations without a parent have an answer of their own, whatever `default`
 //! says. So a rule for `file-read-data` goes before any rule for `file-read*`, whichever stands last, and a rule
 //! without filters never overrides one with filters that matches. This reading fits every observation that was
@@ -82,6 +85,8 @@ impl Semantics {
 pub enum Decider {
     /// The rule at this place in [`Ruleset::rules`].
     Rule(usize),
+    /// What every profile allows a process towards itself.
+    Implicit(OperationId),
     /// The operation's own answer, because no rule says anything.
     Terminal(OperationId),
 }
@@ -128,27 +133,24 @@ impl Ruleset {
             let mut next = Some(operation);
             let mut last = operation;
             while let Some(id) = next {
-                let found = self
+                let decided = self
                     .matching(id, target, semantics)
-                    .or(self.unfiltered[usize::from(id.0)]);
-                if let Some(index) = found {
-                    return (self.rules[index].verdict, Decider::Rule(index));
+                    .or_else(|| self.without_filter(id));
+                if let Some(decided) = decided {
+                    return decided;
                 }
                 (last, next) = (id, self.vocabulary.operation(id).parent);
             }
             return (self.terminal(last, semantics), Decider::Terminal(last));
         }
-        let family = || std::iter::successors(Some(operation), |id| self.vocabulary.operation(*id).parent);
+        let family = || self.ancestors(operation);
         let found = family()
             .find_map(|id| self.matching(id, target, semantics))
-            .or_else(|| family().find_map(|id| self.unfiltered[usize::from(id.0)]));
-        match found {
-            Some(index) => (self.rules[index].verdict, Decider::Rule(index)),
-            None => {
-                let last = family().last().unwrap_or(operation);
-                (self.terminal(last, semantics), Decider::Terminal(last))
-            }
-        }
+            .or_else(|| family().find_map(|id| self.without_filter(id)));
+        found.unwrap_or_else(|| {
+            let last = family().last().unwrap_or(operation);
+            (self.terminal(last, semantics), Decider::Terminal(last))
+        })
     }
 
     /// The same as [`Ruleset::verdict`], with everything that explains it.
@@ -177,6 +179,10 @@ impl Ruleset {
                     };
                     (kind, true)
                 }
+                Decider::Implicit(named) if named == id => (
+                    "every profile allows it towards the process itself".to_owned(),
+                    true,
+                ),
                 Decider::Terminal(last) if last == id => {
                     (format!("no rule decides; by itself it is {verdict}"), true)
                 }
@@ -194,6 +200,10 @@ impl Ruleset {
                 self.relevant(index, target, semantics),
                 Some(self.rules[index].at.clone()),
             ),
+            Decider::Implicit(named) => {
+                let name = self.vocabulary.operation(named).name;
+                (format!("(allow {name} (target self)) of policy.scm"), None)
+            }
             Decider::Terminal(last) => {
                 let name = self.vocabulary.operation(last).name;
                 (format!("no rule: {name} is {verdict} by itself"), None)
@@ -222,13 +232,31 @@ impl Ruleset {
         shown.to_string()
     }
 
-    /// The last rule for exactly `operation` with a filter that matches.
-    fn matching(&self, operation: OperationId, target: &Target, semantics: &Semantics) -> Option<usize> {
+    /// The last rule for exactly `operation` with a filter that matches, or what every profile allows.
+    fn matching(
+        &self,
+        operation: OperationId,
+        target: &Target,
+        semantics: &Semantics,
+    ) -> Option<(Verdict, Decider)> {
         let rules = self.filtered[usize::from(operation.0)].iter().rev();
-        rules.copied().find(|index| {
+        let found = rules.copied().find(|index| {
             let filters = &self.rules[*index].filters;
             filters.iter().any(|filter| filter.matches(target, semantics))
-        })
+        });
+        match found {
+            Some(index) => Some((self.rules[index].verdict, Decider::Rule(index))),
+            None if self.implicit.contains(&operation) && target.is_self() => {
+                Some((Verdict::Allow, Decider::Implicit(operation)))
+            }
+            None => None,
+        }
+    }
+
+    /// The last rule for exactly `operation` without filters.
+    fn without_filter(&self, operation: OperationId) -> Option<(Verdict, Decider)> {
+        let index = self.unfiltered[usize::from(operation.0)]?;
+        Some((self.rules[index].verdict, Decider::Rule(index)))
     }
 
     /// The answer of an operation without a parent when no rule says anything.

@@ -15,6 +15,9 @@ use super::vocabulary::{Argument, FilterId, ModifierArgument, OperationId, Shape
 /// Filters whose names are few and all known, so that another name is a mistake.
 const CLOSED: [&str; 4] = ["target", "semaphore", "vnode-type", "socket"];
 
+/// What `policy.scm` of macOS 10.15 allows every profile with `(target self)`.
+const IMPLICIT: [&str; 2] = ["signal", "mach-task-name"];
+
 /// Protocols as filters number them: 1 IPv4, 2 IPv6, 4 TCP, 8 UDP.
 const PROTOCOLS: [(&str, u8); 9] = [
     ("ip", 3),
@@ -66,6 +69,8 @@ pub struct Ruleset {
     /// By operation, the rules with filters, and the last one without.
     pub(super) filtered: Vec<Vec<usize>>,
     pub(super) unfiltered: Vec<Option<usize>>,
+    /// What every profile allows a process towards itself.
+    pub(super) implicit: Vec<OperationId>,
 }
 
 impl Ruleset {
@@ -92,6 +97,10 @@ impl Ruleset {
             skipped,
             filtered,
             unfiltered,
+            implicit: IMPLICIT
+                .iter()
+                .filter_map(|name| vocabulary.asked(name))
+                .collect(),
         }
     }
 }
@@ -100,6 +109,11 @@ impl Ruleset {
     /// `operation`, its parent, and so on.
     pub fn ancestors(&self, operation: OperationId) -> impl Iterator<Item = OperationId> {
         std::iter::successors(Some(operation), |id| self.vocabulary.operation(*id).parent)
+    }
+
+    /// Whether every profile allows `operation` towards the process itself.
+    pub fn is_implicit(&self, operation: OperationId) -> bool {
+        self.implicit.contains(&operation)
     }
 
     /// The rules that name exactly `operation`, in their order.

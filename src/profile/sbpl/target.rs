@@ -293,6 +293,10 @@ impl Target {
         }
     }
 
+    pub(super) fn is_self(&self) -> bool {
+        self.numbers.contains(&("target", relation::SELF))
+    }
+
     pub(super) fn is_unix_socket(&self) -> bool {
         self.unix
     }

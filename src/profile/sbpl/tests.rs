@@ -269,6 +269,16 @@ fn operations_without_a_parent_ignore_default() {
 }
 
 #[test]
+fn a_process_may_signal_itself_unless_a_rule_with_a_filter_says_otherwise() {
+    assert_eq!(ask("(deny default) (deny signal)", "signal", "self"), Allow);
+    assert_eq!(ask("(deny default)", "signal", "others"), Deny);
+    assert_eq!(
+        ask("(deny default) (deny signal (target self))", "signal", "self"),
+        Deny
+    );
+}
+
+#[test]
 fn several_filters_of_a_rule_are_alternatives() {
     let text =
         r#"(deny default) (allow file-read-metadata (literal "/System/Volumes") (vnode-type DIRECTORY))"#;
