@@ -78,7 +78,7 @@ pub(super) struct Machine<'a> {
     pub(super) filters: Vec<Filter>,
     /// The modifiers of the `with-modifier`s around what is evaluated.
     pub(super) modifiers: Vec<Modifier>,
-    pub(super) version: bool,
+    pub(super) version: Option<i64>,
     importing: Vec<String>,
     steps: usize,
     depth: usize,
@@ -134,7 +134,7 @@ impl<'a> Machine<'a> {
             problems: Vec::new(),
             filters: Vec::new(),
             modifiers: Vec::new(),
-            version: false,
+            version: None,
             importing: Vec::new(),
             steps: 0,
             depth: 0,
@@ -172,7 +172,7 @@ impl<'a> Machine<'a> {
     }
 
     fn finish(mut self, file: &Arc<str>) -> Result<Ruleset, Problems> {
-        if !self.version && self.problems.is_empty() {
+        if self.version.is_none() && self.problems.is_empty() {
             self.problems.push(Problem {
                 at: Place {
                     file: file.clone(),
@@ -185,7 +185,8 @@ impl<'a> Machine<'a> {
         }
         self.problems.truncate(PROBLEMS_MAX);
         if self.problems.is_empty() {
-            Ok(Ruleset::new(self.vocabulary, self.rules, self.skipped))
+            let version = self.version.unwrap_or(1);
+            Ok(Ruleset::new(version, self.vocabulary, self.rules, self.skipped))
         } else {
             Err(Problems(self.problems))
         }

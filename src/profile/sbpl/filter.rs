@@ -121,7 +121,8 @@ impl Pattern {
             (Shape::Literal, _) => own == other,
             (Shape::Prefix, _) => other.starts_with(own),
             (Shape::Subpath, _) => match other.strip_prefix(own) {
-                Some(rest) => rest.is_empty() || rest.starts_with('/') || own.ends_with('/'),
+                // A slash at the end of a folder is reported not to work; `/` itself does.
+                Some(rest) => rest.is_empty() || rest.starts_with('/') || own == "/",
                 None => false,
             },
             (Shape::Regex, Some(regex)) if folded.is_some() => regex.1.is_match(text),

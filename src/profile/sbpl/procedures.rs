@@ -4,12 +4,12 @@ mod scheme;
 
 use std::sync::Arc;
 
-use super::Place;
 use super::decide::Verdict;
 use super::eval::{Answer, Fault, Machine, fault, out_of_memory};
 use super::filter::{Filter, Pattern, Test};
 use super::value::{Symbol, Value, is_true};
 use super::vocabulary::Shape;
+use super::{Place, Release};
 use scheme::{
     append, apply, arithmetic, compare, compare_text, extreme, find, integers, is, map, path, same,
 };
@@ -243,13 +243,18 @@ fn nothing(_: &mut Machine<'_>, _: Vec<Value>, _: &Place) -> Answer {
 }
 
 fn version(machine: &mut Machine<'_>, arguments: Vec<Value>, at: &Place) -> Answer {
-    if machine.version {
+    if machine.version.is_some() {
         return Err(fault(at, "only one version may be specified"));
     }
+    // Others found that 2 and 3 compile on macOS 26; what they change is not known.
+    let newest = if machine.settings.release >= Release::MacOs26 {
+        3
+    } else {
+        1
+    };
     match arguments.as_slice() {
-        // 2 and 3 compile on macOS 26 as well, as others found; what they change is not known.
-        [Value::Int(1)] => {
-            machine.version = true;
+        [Value::Int(version)] if (1..=newest).contains(version) => {
+            machine.version = Some(*version);
             Ok(Value::Unspecified)
         }
         _ => Err(fault(at, "unsupported version").hint("write `(version 1)`")),

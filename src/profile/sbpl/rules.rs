@@ -60,6 +60,8 @@ pub struct Modifier {
 /// A profile after its run.
 #[derive(Debug)]
 pub struct Ruleset {
+    /// What it says its version is.
+    pub version: i64,
     /// The names it was made with.
     pub vocabulary: &'static Vocabulary,
     /// All rules, in the order they were made.
@@ -75,6 +77,7 @@ pub struct Ruleset {
 
 impl Ruleset {
     pub(super) fn new(
+        version: i64,
         vocabulary: &'static Vocabulary,
         rules: Vec<Rule>,
         skipped: Vec<(Place, String)>,
@@ -92,6 +95,7 @@ impl Ruleset {
             }
         }
         Self {
+            version,
             vocabulary,
             rules,
             skipped,

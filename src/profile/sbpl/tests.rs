@@ -132,6 +132,11 @@ fn the_version_stands_once_and_is_one() {
         problems("(version 4)"),
         ["t.sb:1:1: unsupported version\nhint: write `(version 1)`"]
     );
+    let of = |release| {
+        compile("t.sb", b"(version 3)(deny default)", &Settings::new(release)).map(|set| set.version)
+    };
+    assert_eq!(of(Release::MacOs26).unwrap(), 3);
+    of(Release::MacOs15).unwrap_err();
 }
 
 #[test]
@@ -306,6 +311,16 @@ fn unresolved_spellings_match_nothing() {
             r#"(deny default) (allow file-read* (subpath "/private/tmp"))"#,
             "file-read-data",
             "/tmp/x"
+        ),
+        Allow
+    );
+    let slash = r#"(deny default) (allow file-read* (subpath "/a/"))"#;
+    assert_eq!(ask(slash, "file-read-data", "/a/x"), Deny);
+    assert_eq!(
+        ask(
+            r#"(deny default) (allow file-read* (subpath "/"))"#,
+            "file-read-data",
+            "/a/x"
         ),
         Allow
     );
