@@ -70,7 +70,7 @@ pub(super) struct Machine<'a> {
     pub(super) vocabulary: &'static Vocabulary,
     pub(super) semantics: Semantics,
     pub(super) store: Store,
-    globals: FrameId,
+    pub(super) globals: FrameId,
     pub(super) rules: Vec<Rule>,
     pub(super) skipped: Vec<(Place, String)>,
     problems: Vec<Problem>,

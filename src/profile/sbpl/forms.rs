@@ -33,13 +33,12 @@ pub(super) enum Special {
     With,
     WithFilter,
     WithModifier,
-    IsDefined,
     Do,
     MessageFilter,
 }
 
 /// The forms by name.
-pub(super) const SPECIALS: [(&str, Special); 23] = [
+pub(super) const SPECIALS: [(&str, Special); 22] = [
     ("quote", Special::Quote),
     ("quasiquote", Special::Quasiquote),
     ("if", Special::If),
@@ -60,7 +59,6 @@ pub(super) const SPECIALS: [(&str, Special); 23] = [
     ("with", Special::With),
     ("with-filter", Special::WithFilter),
     ("with-modifier", Special::WithModifier),
-    ("defined?", Special::IsDefined),
     ("do", Special::Do),
     ("apply-message-filter", Special::MessageFilter),
 ];
@@ -141,12 +139,6 @@ impl Machine<'_> {
             Special::Macro => self.define_macro(&rest, env, at)?,
             Special::With => self.modifier(&parts, env, at)?,
             Special::WithFilter | Special::WithModifier => self.around(special, &parts, env, at)?,
-            Special::IsDefined => {
-                let [(Value::Symbol(name), _)] = parts.as_slice() else {
-                    return Err(fault(at, "defined? takes a name"));
-                };
-                Value::Bool(self.value_of(*name, env, at).is_ok())
-            }
             Special::Do => self.iterate(&parts, env, at)?,
             Special::MessageFilter => {
                 // Its rules are about single messages of a connection that the rule around it allows.

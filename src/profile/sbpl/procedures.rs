@@ -21,7 +21,7 @@ const STRING_MAX_BYTE: usize = 64 * 1024;
 type Procedure = fn(&mut Machine<'_>, Vec<Value>, &Place) -> Answer;
 
 /// Every procedure, by name.
-pub(super) const TABLE: [(&str, Procedure); 82] = [
+pub(super) const TABLE: [(&str, Procedure); 83] = [
     ("*", |m, a, at| arithmetic(m, '*', &a, at)),
     ("+", |m, a, at| arithmetic(m, '+', &a, at)),
     ("-", |m, a, at| arithmetic(m, '-', &a, at)),
@@ -64,6 +64,11 @@ pub(super) const TABLE: [(&str, Procedure); 82] = [
     }),
     ("debug", nothing),
     ("define-storage-class", nothing),
+    ("defined?", |m, a, at| match a.as_slice() {
+        [Value::Symbol(name)] => Ok(Value::Bool(m.value_of(*name, m.globals, at).is_ok())),
+        [_] => Ok(Value::Bool(true)),
+        _ => Err(fault(at, "defined? takes a symbol")),
+    }),
     ("deny", |m, a, at| m.rule(Verdict::Deny, a, at)),
     ("display", nothing),
     ("entitlement-value", |_, _, _| Ok(Value::Bool(false))),

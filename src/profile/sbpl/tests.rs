@@ -58,7 +58,8 @@ fn functions_loops_and_conditions_make_rules() {
                             (loop (+ port 1)))))
                (for-each (lambda (name) (allow mach-lookup (global-name name))) '("a" "b"))
                (cond ((param "NONE") (allow file-write*)) (else (deny file-write* (literal "/x"))))
-               (when (param "HOME") (allow process-fork))
+               (when (defined? 'process-fork) (allow process-fork))
+               (when (defined? 'process-fork-again) (allow process*))
                (unless (param "HOME") (allow default))"#
         ),
         [
