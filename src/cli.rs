@@ -11,6 +11,7 @@ pub mod probe;
 pub mod profile;
 pub mod route;
 pub mod run;
+pub mod semantics;
 pub mod submit;
 pub mod table;
 

@@ -58,8 +58,8 @@ pub struct Host {
     pub tools: Tools,
 }
 
-/// Absolute paths of the tools that are started: those that create and delete accounts (shadow-utils), and log(1)
-/// of macOS.
+/// Absolute paths of the tools that are started: those that create and delete accounts (shadow-utils), and
+/// log(1) and sandbox-exec(1) of macOS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tools {
     /// useradd(8)
@@ -72,6 +72,8 @@ pub struct Tools {
     pub groupdel: Utf8PathBuf,
     /// log(1), the unified log of macOS
     pub log: Utf8PathBuf,
+    /// sandbox-exec(1) of macOS
+    pub sandbox_exec: Utf8PathBuf,
 }
 
 impl Host {
@@ -89,6 +91,7 @@ impl Host {
                 userdel: "/usr/sbin/userdel".into(),
                 groupdel: "/usr/sbin/groupdel".into(),
                 log: "/usr/bin/log".into(),
+                sandbox_exec: "/usr/bin/sandbox-exec".into(),
             },
         }
     }

@@ -8,6 +8,7 @@
 pub mod decide;
 pub mod denials;
 pub mod diff;
+pub mod disputed;
 pub mod expect;
 pub mod policy;
 pub mod render;

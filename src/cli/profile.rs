@@ -61,6 +61,9 @@ pub enum ProfileCommand {
     },
     /// List what the sandbox of macOS kept jobs from, and what would allow it. Reads the unified log of this host.
     Denials(super::denials::DenialsArgs),
+    /// Ask the sandbox of this Mac how it decides where sources disagree, and compare the answers with what `explain`
+    /// and `verify` go by.
+    ProbeSemantics(super::semantics::SemanticsArgs),
 }
 
 /// What was verified of one posture.
@@ -83,6 +86,9 @@ impl Verified {
 /// A profile cannot be made, or the probes cannot be run.
 pub fn run(args: &ProfileArgs, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
     match &args.command {
+        ProfileCommand::ProbeSemantics(args) => {
+            super::semantics::run(args, &crate::host::Host::system(), &mut std::io::stdout())
+        }
         ProfileCommand::Denials(args) => {
             let host = crate::host::Host::system();
             super::denials::run(args, &loaded.config, config_file, &host, &mut std::io::stdout())

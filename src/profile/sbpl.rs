@@ -12,7 +12,7 @@
 //! be run and not just parsed. [`compile`] runs it against the operations and filters that one [`Release`]
 //! knows; [`Ruleset::decide`] then answers as the kernel is understood to do. Where the sources for that
 //! understanding disagree, [`decide::Semantics`] has a switch. Nothing here was compared with a live kernel by
-//! us: `tests/mac` has the probes that do so.
+//! us: `profile probe-semantics` does so.
 
 pub mod decide;
 mod eval;

@@ -70,7 +70,7 @@ impl Desk {
 #[test]
 fn every_command_explains_itself() {
     let desk = Desk::new("");
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 21] = [
         &[],
         &["run"],
         &["exec"],
@@ -87,6 +87,7 @@ fn every_command_explains_itself() {
         &["profile", "render"],
         &["profile", "verify"],
         &["profile", "denials"],
+        &["profile", "probe-semantics"],
         &["host"],
         &["host", "setup"],
         &["config", "check"],

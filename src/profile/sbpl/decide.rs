@@ -12,7 +12,7 @@
 //! says. So a rule for `file-read-data` goes before any rule for `file-read*`, whichever stands last, and a rule
 //! without filters never overrides one with filters that matches. This reading fits every observation that was
 //! published; no live kernel was asked by us. Where observations disagree or are missing, [`Semantics`] has a
-//! switch, and `tests/mac` a probe.
+//! switch, and `profile::disputed` a probe.
 
 use std::fmt;
 
