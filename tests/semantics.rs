@@ -186,7 +186,10 @@ fn what_fails_without_a_sandbox_is_not_tried_in_one() {
 
 #[test]
 fn a_folder_with_a_name_that_needs_escaping_is_no_place_to_ask() {
-    let error = Bench::set(Host::system(), "/tmp/a\"b".into(), Duration::ZERO).unwrap_err();
+    let keep = tempfile::tempdir().unwrap();
+    let folder = Utf8PathBuf::from_path_buf(keep.path().join("a\"b")).unwrap();
+    fs::create_dir(&folder).unwrap();
+    let error = Bench::set(Host::system(), &folder, Duration::ZERO).unwrap_err();
     assert!(error.to_string().contains("not plain"), "{error}");
 }
 

@@ -156,14 +156,14 @@ fn denial_lines(denial: &Denial) -> [String; 2] {
     let advice = match (&denial.noise, &denial.advice) {
         (Some(why), _) => format!("noise: {why}"),
         (None, Advice::Grant { key, path }) => {
-            let path = printable(&toml::Value::from(path.as_str()).to_string());
+            let path = toml::Value::from(path.as_str());
             format!("allow it with {key} = [{path}], in [repos.\"OWNER/NAME\"] or in [native]")
         }
         (None, Advice::Egress) => "allow it with mode = \"open\" in [egress], for every job".into(),
         (None, Advice::OnPurpose { why }) => format!("denied on purpose: {why}"),
         (None, Advice::NoGrant { why }) => format!("no grant: {why}"),
     };
-    [first, format!("           {advice}")]
+    [first, format!("           {}", printable(&advice))]
 }
 
 /// What the answer is worth.

@@ -14,7 +14,7 @@ use crate::profile::disputed::run::Bench;
 use crate::profile::disputed::{self, Finding};
 use crate::profile::sbpl::Release;
 
-/// How long a report takes to the log; a second or two, as others measured.
+/// How long a report is given to get into the log, each time the log is asked.
 const LOG_PAUSE: Duration = Duration::from_secs(2);
 
 /// Arguments of `profile probe-semantics`.

@@ -32,7 +32,7 @@ use parse::{Reading, Record};
 /// What every deny rule's message begins with; the job's id follows.
 pub(crate) const TAG: &str = "ephemerd:";
 
-/// How long the log may take to answer. It searches about a day in that time, on the Macs others measured.
+/// How long the log may take to answer; another project allows as much, and had its answers within about a second.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Added to the time asked for, because reports are written a little after what they report.

@@ -529,4 +529,19 @@ mod tests {
         assert_eq!(noise("file-read-data", Some("com.apple.analyticsd")), None);
         assert_eq!(noise("signal", None), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_grant_ever_opens_what_is_the_daemons(
+            op in "(file-read-data|file-write-create|process-exec)",
+            target in "(/private)?/(var|Var)(/lib(/ephemerd(/native/[a-z0-9]{0,11})?)?)?[/a-zA-Z.]{0,20}",
+        ) {
+            let job: JobId = "mwt2vlf2ewj".parse().unwrap();
+            let ground = ground();
+            if let Advice::Grant { path, .. } = advise(&job, &op, Some(&target), &ground) {
+                let (path, data_dir) = (comparable(&path), comparable(&ground.data_dir));
+                proptest::prop_assert!(!path.starts_with(&data_dir) && !data_dir.starts_with(&path), "{path}");
+            }
+        }
+    }
 }

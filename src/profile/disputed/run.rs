@@ -85,6 +85,10 @@ impl Bench {
     /// # Errors
     /// The folder cannot be made, or has a name that a profile could not hold as it is.
     pub fn set(host: Host, parent: &Utf8Path, log_pause: Duration) -> Result<Self, BenchError> {
+        // The kernel compares resolved paths.
+        let parent = parent
+            .canonicalize_utf8()
+            .map_err(|source| BenchError::Folder(parent.to_owned(), source))?;
         let folder = parent.join(format!("ephemerd-probes-{}", std::process::id()));
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._+-".contains(c);
         if !folder.as_str().chars().all(is_plain) {
@@ -92,7 +96,6 @@ impl Bench {
         }
         let error = |source| BenchError::Folder(folder.clone(), source);
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(error)?;
-        let folder = folder.canonicalize_utf8().map_err(error)?;
         let bench = Self {
             host,
             folder,
