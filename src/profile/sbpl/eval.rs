@@ -232,6 +232,11 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// Whether what is evaluated stands in an imported profile.
+    pub(super) fn is_importing(&self) -> bool {
+        !self.importing.is_empty()
+    }
+
     pub(super) fn eval(&mut self, expression: Value, env: FrameId, at: Place) -> Answer {
         if self.depth == DEPTH_MAX {
             return Err(fault(&at, format!("more than {DEPTH_MAX} calls are nested here"))

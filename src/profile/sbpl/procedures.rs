@@ -248,21 +248,28 @@ fn nothing(_: &mut Machine<'_>, _: Vec<Value>, _: &Place) -> Answer {
 }
 
 fn version(machine: &mut Machine<'_>, arguments: Vec<Value>, at: &Place) -> Answer {
-    if machine.version.is_some() {
-        return Err(fault(at, "only one version may be specified"));
-    }
-    // Others found that 2 and 3 compile on macOS 26; what they change is not known.
-    let newest = if machine.settings.release >= Release::MacOs26 {
-        3
-    } else {
-        1
+    // Others found that 2 compiles on macOS 14.4.1, and 2 and 3 on macOS 26. They allow less by themselves; how
+    // much less is not known.
+    let newest = match machine.settings.release {
+        Release::MacOs10_15 => 1,
+        Release::MacOs14 | Release::MacOs15 => 2,
+        Release::MacOs26 => 3,
     };
-    match arguments.as_slice() {
-        [Value::Int(version)] if (1..=newest).contains(version) => {
-            machine.version = Some(*version);
+    let version = match arguments.as_slice() {
+        [Value::Int(version)] if (1..=newest).contains(version) => *version,
+        _ => return Err(fault(at, "unsupported version").hint("write `(version 1)`")),
+    };
+    match machine.version {
+        // Every profile of Apple's that others import says its version again. What one of another version does
+        // to the profile around it is not known; the first is kept.
+        Some(known) if known != version && !machine.is_importing() => {
+            Err(fault(at, "only one version may be specified"))
+        }
+        Some(_) => Ok(Value::Unspecified),
+        None => {
+            machine.version = Some(version);
             Ok(Value::Unspecified)
         }
-        _ => Err(fault(at, "unsupported version").hint("write `(version 1)`")),
     }
 }
 

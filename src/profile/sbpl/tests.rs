@@ -120,24 +120,28 @@ fn conditions_and_modifiers_around_rules_go_with_each_of_them() {
 }
 
 #[test]
-fn the_version_stands_once_and_is_one() {
+fn every_file_may_say_the_version_again_but_no_other_one() {
     assert_eq!(
         problems("(deny default)"),
         ["t.sb:1:1: no version specified\nhint: a profile begins with `(version 1)`"]
     );
+    compiled("(version 1)(version 1)");
     assert_eq!(
-        problems("(version 1)(version 1)"),
+        problems("(version 1)(version 2)"),
         ["t.sb:1:12: only one version may be specified"]
     );
     assert_eq!(
         problems("(version 4)"),
         ["t.sb:1:1: unsupported version\nhint: write `(version 1)`"]
     );
-    let of = |release| {
-        compile("t.sb", b"(version 3)(deny default)", &Settings::new(release)).map(|set| set.version)
+    let of = |version: &str, release| {
+        let text = format!("(version {version})(deny default)");
+        compile("t.sb", text.as_bytes(), &Settings::new(release)).map(|set| set.version)
     };
-    assert_eq!(of(Release::MacOs26).unwrap(), 3);
-    of(Release::MacOs15).unwrap_err();
+    assert_eq!(of("3", Release::MacOs26).unwrap(), 3);
+    of("3", Release::MacOs15).unwrap_err();
+    assert_eq!(of("2", Release::MacOs14).unwrap(), 2);
+    of("2", Release::MacOs10_15).unwrap_err();
 }
 
 #[test]
@@ -211,7 +215,7 @@ fn imports_come_from_the_folders_given_and_never_from_outside() {
     let root = camino::Utf8Path::from_path(folder.path()).unwrap();
     std::fs::write(
         root.join("base.sb"),
-        "(define (both path) (literal path))\n(allow process-fork)",
+        "(version 1)\n(define (both path) (literal path))\n(allow process-fork)",
     )
     .unwrap();
     std::fs::write(root.join("loop.sb"), "(import \"loop.sb\")").unwrap();
@@ -224,6 +228,7 @@ fn imports_come_from_the_folders_given_and_never_from_outside() {
         .rules;
     assert_eq!(rules.len(), 2);
     assert_eq!(*rules[0].at.file, *root.join("base.sb").as_str());
+    assert_eq!(run("(version 3)(import \"base.sb\")").unwrap().version, 3);
     let problem = |text: &str| run(text).unwrap_err().to_string();
     assert!(problem("(version 1)(import \"loop.sb\")").contains("imports itself"));
     assert!(problem("(version 1)(import \"bad.sb\")").contains("bad.sb:1:8"));
