@@ -17,14 +17,15 @@ pub(crate) mod os;
 pub(crate) mod os;
 
 use camino::Utf8PathBuf;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// An operating system ephemerd runs on. A parameter wherever a decision depends on it, so that both answers
 /// are tested on either system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Os {
     /// macOS on Apple silicon.
+    #[serde(rename = "macos")]
     MacOs,
     /// Linux.
     Linux,

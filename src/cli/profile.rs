@@ -1,5 +1,7 @@
 //! `ephemerd profile`: renders the profile a job gets, and verifies that profiles hold.
 
+pub mod render;
+
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -38,14 +40,7 @@ pub struct ProfileArgs {
 #[derive(Debug, Subcommand)]
 pub enum ProfileCommand {
     /// Print the profile a job would get. Works on any host, without accounts or root.
-    Render {
-        /// With the grants of this repository.
-        #[arg(long, value_name = "OWNER/NAME")]
-        repo: Option<Repo>,
-        /// This posture instead of the configured one.
-        #[arg(long)]
-        posture: Option<Posture>,
-    },
+    Render(render::RenderArgs),
     /// Check that profiles guarantee what they must: by evaluation, and by attempts inside the real sandbox of
     /// this host. Ends with 1 when anything is not as it must be.
     Verify {
@@ -93,9 +88,7 @@ pub fn run(args: &ProfileArgs, loaded: Loaded, config_file: Utf8PathBuf) -> anyh
             let host = crate::host::Host::system();
             super::denials::run(args, &loaded.config, config_file, &host, &mut std::io::stdout())
         }
-        ProfileCommand::Render { repo, posture } => {
-            render(repo.as_ref(), *posture, loaded.config, config_file)
-        }
+        ProfileCommand::Render(args) => render::run(args, loaded.config, &config_file),
         ProfileCommand::Verify {
             posture,
             no_probes,
@@ -120,21 +113,6 @@ pub fn run(args: &ProfileArgs, loaded: Loaded, config_file: Utf8PathBuf) -> anyh
     }
 }
 
-fn render(
-    repo: Option<&Repo>,
-    posture: Option<Posture>,
-    config: Config,
-    config_file: Utf8PathBuf,
-) -> anyhow::Result<ExitCode> {
-    let repo = repo.and_then(|repo| config.repos.get(repo).cloned());
-    let posture = posture
-        .or(repo.as_ref().and_then(|repo| repo.posture))
-        .unwrap_or(config.native.posture);
-    let profile = Planner::new(config, config_file)?.profile(&example_job(), posture, repo.as_ref())?;
-    print!("{}", profile.text);
-    Ok(ExitCode::SUCCESS)
-}
-
 /// The id rendered where there is no job.
 fn example_job() -> JobId {
     JobId::new(SystemTime::UNIX_EPOCH, 0)
@@ -146,8 +124,9 @@ fn verify(
     config: &Config,
     config_file: &Utf8Path,
 ) -> anyhow::Result<Verified> {
-    let planner = Planner::new(config.clone(), config_file.to_owned())?;
-    let expectations = planner.profile(&example_job(), posture, None)?.findings;
+    let platform = render::TargetOs::host().platform(config);
+    let planner = Planner::new(config.clone(), config_file, platform)?;
+    let expectations = planner.profile(&example_job(), 1, posture, None)?.findings;
     let probes = probes
         .then(|| probe_live(posture, config.clone(), config_file))
         .transpose()?;

@@ -12,7 +12,7 @@ use crate::host::accounts::{self, AccountsError, Wanted};
 use crate::host::{Host, probe};
 use crate::job::Acquisition;
 use crate::job::ledger::{Ledger, LedgerError};
-use crate::job::plan::{PlanError, Planner};
+use crate::job::plan::{PlanError, Planner, Platform};
 use crate::job::run::{Pipeline, RunError};
 use crate::sandbox::axes::{self, AxisReport};
 use crate::slot::{Account, Slot};
@@ -126,7 +126,7 @@ pub async fn start(
         return Err(StartError::Axes { reason, reports });
     }
     workspace::prepare_data_dir(&config.host.data_dir, uid.as_raw(), gid.as_raw())?;
-    let planner = Planner::new(config, config_file)?;
+    let planner = Planner::new(config, &config_file, Platform::Linux)?;
     // Without root there are no accounts to become; the axes above have said so.
     let accounts = accounts.ok().filter(|_| uid.is_root());
     let all = slots(planner.config(), accounts.as_deref());

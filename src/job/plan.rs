@@ -1,17 +1,21 @@
 //! From a job and a slot to a launch plan: grants resolved, profile rendered and parsed back, expectations
 //! checked.
 
+pub mod platform;
+
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{JobId, JobSpec};
 use crate::config::{Config, EgressMode, RepoConfig};
-use crate::profile::Posture;
 use crate::profile::expect::{self, ExpectError, Expectation, Finding, Places};
-use crate::profile::policy::{Network, Policy};
-use crate::profile::render::{RenderError, RenderInput, Renderer};
+use crate::profile::policy::Network;
+use crate::profile::render::{RenderError, RenderInput, Rendered, Renderer, System};
+use crate::profile::{Posture, Rules};
 use crate::sandbox::launch::{LaunchPlan, ProcessLimits};
 use crate::slot::Slot;
 use crate::workspace::{self, Workspace};
+
+pub use platform::{MacHost, MacSlot, Platform};
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,12 @@ pub enum PlanError {
         /// Where it leads.
         resolved: Utf8PathBuf,
     },
+    /// The host has no such slot.
+    #[error("nothing is known of slot {0} of this host\nhint: slots are numbered from 1 to `native.slots`")]
+    Slot(u32),
+    /// The plan would be for a system that this version starts no jobs on.
+    #[error("this version starts native jobs on Linux only")]
+    System,
     /// The profile did not render.
     #[error(transparent)]
     Render(#[from] RenderError),
@@ -64,6 +74,7 @@ pub enum PlanError {
 #[derive(Debug)]
 pub struct Planner {
     config: Config,
+    platform: Platform,
     /// Resolved, as the kernel sees it.
     data_dir: Utf8PathBuf,
     config_file: Utf8PathBuf,
@@ -76,23 +87,22 @@ pub struct Planner {
 pub struct Profile {
     /// The text.
     pub text: String,
-    /// The text, parsed back.
-    pub policy: Policy,
-    /// Every expectation beside what the policy says.
+    /// The text, read back.
+    pub rules: Rules,
+    /// Every expectation beside what the profile says.
     pub findings: Vec<Finding>,
 }
 
 impl Planner {
-    /// Prepares planning for `config`, which was read from `config_file`.
+    /// Prepares planning on `platform` for `config`, which was read from `config_file`.
     ///
     /// # Errors
     /// The built-in templates or expectations do not parse.
-    pub fn new(config: Config, config_file: Utf8PathBuf) -> Result<Self, PlanError> {
-        let data_dir = resolved(&config.host.data_dir);
-        let config_file = resolved(&config_file);
+    pub fn new(config: Config, config_file: &Utf8Path, platform: Platform) -> Result<Self, PlanError> {
         Ok(Self {
-            data_dir,
-            config_file,
+            data_dir: platform.resolved(&config.host.data_dir),
+            config_file: platform.resolved(config_file),
+            platform,
             renderer: Renderer::new()?,
             expectations: expect::built_in()?,
             config,
@@ -109,13 +119,14 @@ impl Planner {
         &self.data_dir
     }
 
-    /// Renders the profile of a job of `repo`'s configuration and evaluates the expectations on it.
+    /// Renders the profile of a job of `repo`'s configuration in slot `slot` and evaluates the expectations on it.
     ///
     /// # Errors
-    /// A grant cannot be used, or the template does not render to a policy.
+    /// A grant cannot be used, or the template does not render to a profile.
     pub fn profile(
         &self,
         job: &JobId,
+        slot: u32,
         posture: Posture,
         repo: Option<&RepoConfig>,
     ) -> Result<Profile, PlanError> {
@@ -125,9 +136,9 @@ impl Planner {
             extra_read.extend(repo.extra_read.clone());
             extra_write.extend(repo.extra_write.clone());
         }
-        let workspace = Workspace::new(&self.data_dir, job);
         let input = RenderInput {
-            workspace: workspace.root(),
+            job: job.clone(),
+            workspace: Workspace::new(&self.data_dir, job).root(),
             data_dir: self.data_dir.clone(),
             daemon_files: self.daemon_files(),
             extra_read: self.grants("extra_read", &extra_read)?,
@@ -136,21 +147,55 @@ impl Planner {
                 EgressMode::Offline => Network::None,
                 EgressMode::Open => Network::Host,
             },
+            system: self.platform.system(slot).ok_or(PlanError::Slot(slot))?,
         };
-        let (text, policy) = self.renderer.render(posture, &input)?;
-        let places = Places {
-            workspace: workspace.root(),
-            // No id has this form, so it stands for every other job.
-            sibling: self.data_dir.join("native").join("sibling"),
-            data_dir: self.data_dir.clone(),
-            config: self.config_file.clone(),
-        };
-        let findings = expect::evaluate(&self.expectations, &policy, &places)?;
+        let Rendered { text, rules } = self.renderer.render(posture, &input)?;
+        let findings = expect::evaluate(&self.expectations, &rules, &self.places(&input))?;
         Ok(Profile {
             text,
-            policy,
+            rules,
             findings,
         })
+    }
+
+    /// What the placeholders of expectations stand for.
+    fn places(&self, input: &RenderInput) -> Places {
+        // No id and no account's folder have this form, so they stand for every other job.
+        let sibling = self.data_dir.join("native").join("sibling");
+        let mut places = Places::from([
+            ("workspace", input.workspace.to_string()),
+            ("sibling", sibling.into_string()),
+            ("data_dir", self.data_dir.to_string()),
+            ("config", self.config_file.to_string()),
+        ]);
+        if let System::MacOs(mac) = &input.system {
+            let other = mac.user_folder.with_file_name("sibling");
+            let port = mac.protected_ports.first().copied();
+            places.extend([
+                ("user_folder", mac.user_folder.to_string()),
+                ("sibling_user_folder", other.into_string()),
+                ("developer_dir", mac.developer_dir.to_string()),
+                ("protected_port", port.unwrap_or_default().to_string()),
+            ]);
+        }
+        places
+    }
+
+    /// The profile of one job in one slot, as [`Planner::profile`] renders it with the posture that the
+    /// configuration says.
+    ///
+    /// # Errors
+    /// As there; and a profile that misses an expectation is none.
+    pub fn checked(&self, job: &JobId, spec: &JobSpec, slot: &Slot) -> Result<Profile, PlanError> {
+        let repo = self.config.repos.get(&spec.origin.repo);
+        let posture = repo
+            .and_then(|repo| repo.posture)
+            .unwrap_or(self.config.native.posture);
+        let profile = self.profile(job, slot.index, posture, repo)?;
+        match profile.findings.iter().find(|finding| !finding.is_met()) {
+            Some(unmet) => Err(PlanError::Unmet(Box::new(unmet.clone()))),
+            None => Ok(profile),
+        }
     }
 
     /// The launch plan of one job in one slot, with the text of its profile.
@@ -164,18 +209,11 @@ impl Planner {
         slot: &Slot,
         root: bool,
     ) -> Result<(LaunchPlan, String), PlanError> {
+        let Profile { text, rules, .. } = self.checked(job, spec, slot)?;
+        let Rules::Linux(policy) = rules else {
+            return Err(PlanError::System);
+        };
         let repo = self.config.repos.get(&spec.origin.repo);
-        let posture = repo
-            .and_then(|repo| repo.posture)
-            .unwrap_or(self.config.native.posture);
-        let Profile {
-            text,
-            policy,
-            findings,
-        } = self.profile(job, posture, repo)?;
-        if let Some(unmet) = findings.into_iter().find(|finding| !finding.is_met()) {
-            return Err(PlanError::Unmet(Box::new(unmet)));
-        }
         let workspace = Workspace::new(&self.data_dir, job);
         let none = std::collections::BTreeMap::new();
         let layers = [
@@ -202,7 +240,7 @@ impl Planner {
 
     /// Files of the daemon that lie outside the data folder.
     fn daemon_files(&self) -> Vec<Utf8PathBuf> {
-        let socket = resolved(&self.config.control.socket);
+        let socket = self.platform.resolved(&self.config.control.socket);
         let outside = |path: &Utf8PathBuf| {
             !path.starts_with(&self.data_dir) && !path.starts_with(&self.config.host.data_dir)
         };
@@ -216,7 +254,7 @@ impl Planner {
     /// daemon state.
     fn grants(&self, key: &'static str, paths: &[Utf8PathBuf]) -> Result<Vec<Utf8PathBuf>, PlanError> {
         let resolve = |path: &Utf8PathBuf| {
-            let resolved = path.canonicalize_utf8().map_err(|source| PlanError::Grant {
+            let resolved = self.platform.existing(path).map_err(|source| PlanError::Grant {
                 key,
                 path: path.clone(),
                 source,
@@ -232,9 +270,4 @@ impl Planner {
         };
         paths.iter().map(resolve).collect()
     }
-}
-
-/// The path with links resolved, or as it is while it does not exist.
-fn resolved(path: &Utf8Path) -> Utf8PathBuf {
-    path.canonicalize_utf8().unwrap_or_else(|_| path.to_owned())
 }

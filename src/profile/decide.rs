@@ -1,4 +1,7 @@
 //! The decision procedure for Linux policies: what the kernel will answer, worked out without a kernel.
+//! [`macos`] asks the same of sandbox profiles of macOS.
+
+pub mod macos;
 
 use std::fmt;
 
@@ -8,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::policy::{Access, Network, Policy, SyscallGroup, View};
 
 /// What a job might try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// Open for reading, or list.
@@ -17,10 +20,13 @@ pub enum Operation {
     FileWrite,
     /// Execute.
     FileExec,
-    /// A system call by name, with the arguments its group is about.
+    /// A system call of Linux by name, with the arguments its group is about.
     Syscall,
-    /// Connect to anything but the job's own loopback; the target is for the reader only.
+    /// Connect. On Linux to anything but the job's own loopback, and the target is for the reader only.
     Network,
+    /// An operation of macOS by its own name, `mach-lookup` for example.
+    #[serde(untagged)]
+    Sbpl(String),
 }
 
 /// Yes or no.
@@ -56,7 +62,7 @@ pub struct Ruling {
 
 /// Decides whether `policy` lets a job do `operation` on `target`. Paths must be resolved, without
 /// symbolic links, as the kernel has them when it decides.
-pub fn decide(policy: &Policy, operation: Operation, target: &str) -> Ruling {
+pub fn decide(policy: &Policy, operation: &Operation, target: &str) -> Ruling {
     match operation {
         Operation::FileRead | Operation::FileWrite | Operation::FileExec => {
             decide_path(policy, operation, Utf8Path::new(target))
@@ -74,10 +80,11 @@ pub fn decide(policy: &Policy, operation: Operation, target: &str) -> Ruling {
             Network::None => ruling(Verdict::Deny, "network = \"none\"".into()),
             Network::Host => ruling(Verdict::Allow, "network = \"host\"".into()),
         },
+        Operation::Sbpl(name) => ruling(Verdict::Deny, format!("Linux has no operation `{name}`")),
     }
 }
 
-fn decide_path(policy: &Policy, operation: Operation, path: &Utf8Path) -> Ruling {
+fn decide_path(policy: &Policy, operation: &Operation, path: &Utf8Path) -> Ruling {
     let Some(rule) = policy.rule_for(path) else {
         let view = format!("view = {}", name_of(&policy.view));
         return match (policy.view, operation) {
@@ -89,7 +96,7 @@ fn decide_path(policy: &Policy, operation: Operation, path: &Utf8Path) -> Ruling
         Access::Read => matches!(operation, Operation::FileRead | Operation::FileExec),
         Access::Write | Access::Scratch => true,
         Access::Device | Access::Pts => matches!(operation, Operation::FileRead | Operation::FileWrite),
-        Access::Proc => operation == Operation::FileRead,
+        Access::Proc => *operation == Operation::FileRead,
         // A link decides nothing itself; whoever asks has resolved it.
         Access::Hide | Access::Link => false,
     };
@@ -135,7 +142,7 @@ mod tests {
     "#;
 
     fn verdict(operation: Operation, target: &str) -> Verdict {
-        decide(&Policy::parse(TEXT).unwrap(), operation, target).verdict
+        decide(&Policy::parse(TEXT).unwrap(), &operation, target).verdict
     }
 
     #[test]
@@ -162,12 +169,15 @@ mod tests {
     fn the_deciding_rule_is_named() {
         let policy = Policy::parse(TEXT).unwrap();
         assert_eq!(
-            decide(&policy, Operation::FileRead, "/data/ledger.db").rule,
+            decide(&policy, &Operation::FileRead, "/data/ledger.db").rule,
             "path /data: hide"
         );
-        assert_eq!(decide(&policy, Operation::FileRead, "/etc").rule, "view = listed");
         assert_eq!(
-            decide(&policy, Operation::Syscall, "ptrace").rule,
+            decide(&policy, &Operation::FileRead, "/etc").rule,
+            "view = listed"
+        );
+        assert_eq!(
+            decide(&policy, &Operation::Syscall, "ptrace").rule,
             "deny-syscalls: trace"
         );
     }

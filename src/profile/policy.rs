@@ -304,23 +304,29 @@ impl PathRule {
 
 /// Accepts a path only in the one spelling that the kernel's lookup would arrive at.
 fn check_path(path: &Utf8Path) -> Result<(), PolicyError> {
-    let bad = |what| {
-        Err(PolicyError::Path {
+    match fault_of(path) {
+        None => Ok(()),
+        Some(what) => Err(PolicyError::Path {
             path: path.to_string(),
             what,
-        })
-    };
+        }),
+    }
+}
+
+/// What keeps `path` from being in the one spelling that the kernel's lookup would arrive at.
+pub(super) fn fault_of(path: &Utf8Path) -> Option<&'static str> {
     if !path.is_absolute() {
-        return bad("is not absolute");
+        return Some("is not absolute");
     }
     if path.as_str().chars().any(char::is_control) {
-        return bad("contains a control character");
+        return Some("contains a control character");
     }
     let spelled: Utf8PathBuf = path.components().collect();
-    if spelled.as_str() != path.as_str() || path.components().any(|c| c == Utf8Component::ParentDir) {
-        return bad("is not in its simplest spelling");
+    let is_plain = spelled.as_str() == path.as_str();
+    if !is_plain || path.components().any(|c| c == Utf8Component::ParentDir) {
+        return Some("is not in its simplest spelling");
     }
-    Ok(())
+    None
 }
 
 #[cfg(test)]

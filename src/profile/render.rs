@@ -1,51 +1,23 @@
 //! Rendering: one template, one job, one text.
 //!
-//! The templates are compiled in from `profiles/`. Every value is escaped by the engine itself as it is put
-//! into a string, so a template cannot forget to; a value that is missing is an error.
+//! The templates are compiled in from `profiles/`, one set per system. Every value is escaped by the engine
+//! itself as it is put into a string, so a template cannot forget to; a value that is missing is an error. The
+//! text is read back before anybody uses it, by the code that decides what it means.
+
+mod linux;
+pub mod macos;
 
 use std::io::Write;
 
 use camino::Utf8PathBuf;
-use serde::Serialize;
-use tera::{Context, Tera};
+use tera::Tera;
 
-use super::Posture;
-use super::policy::{Network, Policy, PolicyError};
+use super::policy::{Network, PolicyError};
+use super::sbpl::Problems;
+use super::{Posture, Rules};
+use crate::job::JobId;
 
-/// The templates, by the name they include each other with.
-const TEMPLATES: [(&str, &str); 8] = [
-    ("strict.toml", include_str!("../../profiles/linux/strict.toml")),
-    (
-        "standard.toml",
-        include_str!("../../profiles/linux/standard.toml"),
-    ),
-    (
-        "10-devices.toml",
-        include_str!("../../profiles/linux/10-devices.toml"),
-    ),
-    (
-        "20-system.toml",
-        include_str!("../../profiles/linux/20-system.toml"),
-    ),
-    (
-        "30-private.toml",
-        include_str!("../../profiles/linux/30-private.toml"),
-    ),
-    (
-        "70-grants.toml",
-        include_str!("../../profiles/linux/70-grants.toml"),
-    ),
-    (
-        "80-workspace.toml",
-        include_str!("../../profiles/linux/80-workspace.toml"),
-    ),
-    (
-        "90-daemon.toml",
-        include_str!("../../profiles/linux/90-daemon.toml"),
-    ),
-];
-
-/// Why no policy came of a template.
+/// Why no profile came of a template.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// The template does not render; the source names the line.
@@ -57,7 +29,7 @@ pub enum RenderError {
         #[source]
         source: Box<tera::Error>,
     },
-    /// It renders to something that is not a policy.
+    /// It renders to something that is not a policy of the Linux sandbox.
     #[error("profile `{posture}` does not render to a policy")]
     Policy {
         /// Which template.
@@ -66,11 +38,51 @@ pub enum RenderError {
         #[source]
         source: PolicyError,
     },
+    /// It renders to something that macOS would refuse.
+    #[error("profile `{posture}` does not render to a sandbox profile of macOS")]
+    Sandbox {
+        /// Which template.
+        posture: Posture,
+        /// What is wrong.
+        #[source]
+        source: Problems,
+    },
+    /// A path that no rule of macOS could speak of, or that could mean another one.
+    #[error("path `{}` {what}\nhint: {hint}", .path.as_str().escape_debug())]
+    Path {
+        /// The path.
+        path: Utf8PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+        /// What would be right.
+        hint: &'static str,
+    },
+    /// A grant that the profile denies all the same.
+    #[error(
+        "the grant of `{path}` has no effect: {rule}\nhint: this is closed whatever is granted; grant another folder, or none"
+    )]
+    Grant {
+        /// The granted path, as the kernel has it.
+        path: Utf8PathBuf,
+        /// What decides against it.
+        rule: String,
+    },
+}
+
+impl RenderError {
+    fn template(posture: Posture, source: tera::Error) -> Self {
+        Self::Template {
+            posture,
+            source: Box::new(source),
+        }
+    }
 }
 
 /// What a template is rendered with. All paths are absolute and resolved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderInput {
+    /// Whose profile it is.
+    pub job: JobId,
     /// The job's folder, with `home`, `tmp` and `work` in it.
     pub workspace: Utf8PathBuf,
     /// Where daemon state lives.
@@ -83,12 +95,46 @@ pub struct RenderInput {
     pub extra_write: Vec<Utf8PathBuf>,
     /// What the job reaches.
     pub network: Network,
+    /// For which system, with what only that system has.
+    pub system: System,
 }
 
-/// A set of templates, parsed once and rendered per job.
+/// A system, with what only its profiles are rendered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum System {
+    /// Linux needs nothing more.
+    Linux,
+    /// macOS.
+    MacOs(macos::Places),
+}
+
+impl RenderInput {
+    /// The grants to read and to write: what is granted twice is granted once, the wider grant winning.
+    fn grants(&self) -> (Vec<Utf8PathBuf>, Vec<Utf8PathBuf>) {
+        let (mut read, mut write) = (self.extra_read.clone(), self.extra_write.clone());
+        write.sort();
+        write.dedup();
+        read.sort();
+        read.dedup();
+        read.retain(|path| !write.contains(path));
+        (read, write)
+    }
+}
+
+/// A profile: the text for people and the kernel, and what it says.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The text.
+    pub text: String,
+    /// The text, read back.
+    pub rules: Rules,
+}
+
+/// Two sets of templates, parsed once and rendered per job.
 #[derive(Debug)]
 pub struct Renderer {
-    tera: Tera,
+    linux: Tera,
+    macos: Tera,
 }
 
 impl Renderer {
@@ -97,154 +143,34 @@ impl Renderer {
     /// # Errors
     /// A template does not parse, which the tests of this module rule out for the built-in ones.
     pub fn new() -> Result<Self, RenderError> {
-        let mut tera = Tera::new();
-        tera.autoescape_on(vec![".toml"]);
-        tera.set_escape_fn(toml_string);
-        tera.add_raw_templates(TEMPLATES)
-            .map_err(|source| RenderError::Template {
-                posture: Posture::Strict,
-                source: Box::new(source),
-            })?;
-        Ok(Self { tera })
+        Ok(Self {
+            linux: linux::templates()?,
+            macos: macos::templates()?,
+        })
     }
 
-    /// Renders `posture` for one job and reads the text back: the text for people and files, the policy for
-    /// the sandbox.
+    /// Renders `posture` for one job and reads the text back.
     ///
     /// # Errors
     /// See [`RenderError`].
-    pub fn render(&self, posture: Posture, input: &RenderInput) -> Result<(String, Policy), RenderError> {
-        let template = |source| RenderError::Template {
-            posture,
-            source: Box::new(source),
-        };
-        let mut input = input.clone();
-        // One rule per path: what the configuration grants twice is granted once, the wider grant winning.
-        input.extra_write.sort();
-        input.extra_write.dedup();
-        input.extra_read.sort();
-        input.extra_read.dedup();
-        input.extra_read.retain(|path| !input.extra_write.contains(path));
-        let context = Context::from_serialize(&input).map_err(template)?;
-        let text = self
-            .tera
-            .render(&format!("{posture}.toml"), &context)
-            .map_err(template)?;
-        let policy = Policy::parse(&text).map_err(|source| RenderError::Policy { posture, source })?;
-        Ok((text, policy))
+    pub fn render(&self, posture: Posture, input: &RenderInput) -> Result<Rendered, RenderError> {
+        match &input.system {
+            System::Linux => linux::render(&self.linux, posture, input),
+            System::MacOs(places) => macos::render(&self.macos, posture, input, places),
+        }
     }
 }
 
-/// Escapes a value for the inside of a TOML basic string (TOML 1.0, "String").
-fn toml_string(value: &str, out: &mut dyn Write) -> std::io::Result<()> {
-    for c in value.chars() {
-        match c {
-            '"' => out.write_all(b"\\\"")?,
-            '\\' => out.write_all(b"\\\\")?,
-            c if c.is_control() => write!(out, "\\u{:04X}", u32::from(c))?,
-            c => write!(out, "{c}")?,
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::profile::policy::{Access, PathRule};
-    use proptest::prelude::*;
-
-    fn input() -> RenderInput {
-        RenderInput {
-            workspace: "/data/native/01234567890".into(),
-            data_dir: "/data".into(),
-            daemon_files: vec!["/etc/ephemerd".into()],
-            extra_read: vec![],
-            extra_write: vec![],
-            network: Network::None,
-        }
-    }
-
-    #[test]
-    fn both_postures_render_to_policies() {
-        let renderer = Renderer::new().unwrap();
-        for posture in [Posture::Strict, Posture::Standard] {
-            let (text, policy) = renderer.render(posture, &input()).unwrap();
-            assert_eq!(policy.posture, posture);
-            assert_eq!(Policy::parse(&text).unwrap(), policy);
-        }
-    }
-
-    #[test]
-    fn the_rules_of_the_strict_posture_are_these() {
-        let (_, policy) = Renderer::new()
-            .unwrap()
-            .render(Posture::Strict, &input())
-            .unwrap();
-        insta::assert_snapshot!(listing(&policy));
-    }
-
-    #[test]
-    fn the_rules_of_the_standard_posture_are_these() {
-        let (_, policy) = Renderer::new()
-            .unwrap()
-            .render(Posture::Standard, &input())
-            .unwrap();
-        insta::assert_snapshot!(listing(&policy));
-    }
-
-    fn listing(policy: &Policy) -> String {
-        let line = |rule: &PathRule| format!("{:?} {} — {}", rule.access, rule.path, rule.why);
-        let groups = format!(
-            "view {:?}, network {:?}, denied {:?}",
-            policy.view, policy.network, policy.deny_syscalls
-        );
-        std::iter::once(groups)
-            .chain(policy.paths.iter().map(line))
-            .collect::<Vec<_>>()
-            .join("\n")
-    }
-
-    #[test]
-    fn a_path_granted_twice_has_one_rule_and_the_wider_access() {
-        let mut input = input();
-        input.extra_read = vec!["/cache".into(), "/cache".into()];
-        input.extra_write = vec!["/cache".into()];
-        let (_, policy) = Renderer::new().unwrap().render(Posture::Strict, &input).unwrap();
-        let access: Vec<_> = policy
-            .paths
-            .iter()
-            .filter(|r| r.path == "/cache")
-            .map(|r| r.access)
-            .collect();
-        assert_eq!(access, [Access::Write]);
-    }
-
-    proptest! {
-        #[test]
-        fn any_path_comes_back_as_exactly_one_rule_with_exactly_that_path(name in "[^/\\x00-\\x1f\\x7f-\\x9f]{1,40}") {
-            prop_assume!(name != "." && name != "..");
-            let path = Utf8PathBuf::from(format!("/grant/{name}"));
-            let mut input = input();
-            input.extra_read = vec![path.clone()];
-            let renderer = Renderer::new().unwrap();
-            let (_, without) = renderer.render(Posture::Strict, &self::input()).unwrap();
-            let (_, with) = renderer.render(Posture::Strict, &input).unwrap();
-            let added: Vec<&PathRule> = with.paths.iter().filter(|rule| !without.paths.contains(rule)).collect();
-            prop_assert_eq!(added.len(), 1);
-            prop_assert_eq!(&added[0].path, &path);
-            prop_assert_eq!(added[0].access, Access::Read);
-        }
-
-        #[test]
-        fn a_path_with_control_characters_is_refused_and_never_rendered_as_another(c in "[\\x00-\\x1f\\x7f]") {
-            let mut input = input();
-            input.extra_read = vec![Utf8PathBuf::from(format!("/grant/a{c}b"))];
-            let refused = matches!(
-                Renderer::new().unwrap().render(Posture::Strict, &input),
-                Err(RenderError::Policy { source: PolicyError::Path { .. }, .. })
-            );
-            prop_assert!(refused);
-        }
-    }
+/// Templates whose names end with `suffix`, in which `escape` writes every value.
+fn parsed(
+    suffix: &'static str,
+    escape: fn(&str, &mut dyn Write) -> std::io::Result<()>,
+    templates: &[(&'static str, &'static str)],
+) -> Result<Tera, RenderError> {
+    let mut tera = Tera::new();
+    tera.autoescape_on(vec![suffix]);
+    tera.set_escape_fn(escape);
+    tera.add_raw_templates(templates.iter().copied())
+        .map_err(|source| RenderError::template(Posture::Strict, source))?;
+    Ok(tera)
 }

@@ -10,9 +10,9 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use ephemerd::daemon::start::survey;
-use ephemerd::job::plan::Planner;
+use ephemerd::job::plan::{Planner, Platform};
 use ephemerd::job::{JobId, JobSpec, Origin, Repo};
 use ephemerd::sandbox::launch::{LaunchPlan, Status};
 use ephemerd::slot::Slot;
@@ -36,7 +36,8 @@ fn main() {
         .remove(0);
     ephemerd::workspace::prepare_data_dir(&data_dir, 0, 0).expect("a data folder");
 
-    let planner = Planner::new(config, Utf8PathBuf::from("/etc/ephemerd/ephemerd.toml")).expect("a planner");
+    let config_file = Utf8Path::new("/etc/ephemerd/ephemerd.toml");
+    let planner = Planner::new(config, config_file, Platform::Linux).expect("a planner");
     let slot = Slot {
         index: 1,
         account: account.clone(),

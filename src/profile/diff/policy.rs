@@ -11,14 +11,14 @@ pub fn diff(left: &Policy, right: &Policy) -> Vec<Difference> {
     let files = [Operation::FileRead, Operation::FileWrite, Operation::FileExec];
     let questions = paths(left, right)
         .into_iter()
-        .flat_map(|path| files.map(|operation| (operation, path.clone())))
+        .flat_map(|path| files.clone().map(|operation| (operation, path.clone())))
         .chain(calls().map(|call| (Operation::Syscall, call.to_owned())))
         .chain([(Operation::Network, "anywhere".to_owned())]);
     let mut found: BTreeMap<(String, String), Difference> = BTreeMap::new();
     for (operation, target) in questions {
         let (said, other) = (
-            decide(left, operation, &target),
-            decide(right, operation, &target),
+            decide(left, &operation, &target),
+            decide(right, &operation, &target),
         );
         if said.verdict == other.verdict {
             continue;

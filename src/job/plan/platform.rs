@@ -1,0 +1,132 @@
+//! What planning has to know of the host besides its configuration.
+
+use std::collections::BTreeMap;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::host::Os;
+use crate::profile::render::System;
+use crate::profile::render::macos::{PROTECTED_PORTS, Places, resolved_spelling};
+use crate::profile::sbpl::Release;
+
+/// The system profiles are rendered for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Platform {
+    /// Linux.
+    Linux,
+    /// macOS, with what was found on the Mac.
+    MacOs(MacHost),
+}
+
+/// A Mac.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MacHost {
+    /// What it runs.
+    pub release: Release,
+    /// What `xcode-select -p` says.
+    pub developer_dir: Utf8PathBuf,
+    /// The Homebrew prefix, if there is one that jobs may use.
+    pub homebrew: Option<Utf8PathBuf>,
+    /// What each slot has, by the slot's number.
+    pub slots: BTreeMap<u32, MacSlot>,
+}
+
+/// A slot of a Mac.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MacSlot {
+    /// The account's folder in `/private/var/folders`, the one above `T` and `C`.
+    pub user_folder: Utf8PathBuf,
+    /// The Homebrew prefix of the slot's jobs, if they have one of their own.
+    pub own_homebrew: Option<Utf8PathBuf>,
+}
+
+impl MacHost {
+    /// A Mac as it may be, for rendering where there is none: Xcode and Homebrew at their usual places, and
+    /// names in place of what macOS calls an account's folder.
+    pub fn example(release: Release, slots: u32, account: &str) -> Self {
+        let slot = |number: u32| MacSlot {
+            user_folder: format!("/private/var/folders/zz/{account}{number}").into(),
+            own_homebrew: Some(format!("/opt/eph/{number}").into()),
+        };
+        Self {
+            release,
+            developer_dir: "/Applications/Xcode.app/Contents/Developer".into(),
+            homebrew: Some("/opt/homebrew".into()),
+            slots: (1..=slots).map(|number| (number, slot(number))).collect(),
+        }
+    }
+}
+
+impl Platform {
+    /// The system.
+    pub fn os(&self) -> Os {
+        match self {
+            Self::Linux => Os::Linux,
+            Self::MacOs(_) => Os::MacOs,
+        }
+    }
+
+    /// What a profile for a job in slot `slot` is rendered with; `None` when the host has no such slot.
+    pub(super) fn system(&self, slot: u32) -> Option<System> {
+        let host = match self {
+            Self::Linux => return Some(System::Linux),
+            Self::MacOs(host) => host,
+        };
+        let found = host.slots.get(&slot)?;
+        Some(System::MacOs(Places {
+            release: host.release,
+            user_folder: found.user_folder.clone(),
+            developer_dir: host.developer_dir.clone(),
+            homebrew: host.homebrew.clone(),
+            own_homebrew: found.own_homebrew.clone(),
+            protected_ports: PROTECTED_PORTS.to_vec(),
+        }))
+    }
+
+    /// The path with links resolved, as the kernel compares it; as it is while it does not exist. For another
+    /// system than this host's there is nothing to look at, and the text alone has to do.
+    pub(super) fn resolved(&self, path: &Utf8Path) -> Utf8PathBuf {
+        let found = match self.os() == Os::host() {
+            true => path.canonicalize_utf8().unwrap_or_else(|_| path.to_owned()),
+            false => camino::absolute_utf8(path).unwrap_or_else(|_| path.to_owned()),
+        };
+        match self {
+            Self::Linux => found,
+            Self::MacOs(_) => resolved_spelling(&found),
+        }
+    }
+
+    /// The path of something that must exist, as [`Platform::resolved`].
+    pub(super) fn existing(&self, path: &Utf8Path) -> std::io::Result<Utf8PathBuf> {
+        if self.os() == Os::host() {
+            path.canonicalize_utf8()?;
+        }
+        Ok(self.resolved(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_a_mac_is_resolved_by_its_text_where_there_is_no_mac() {
+        let mac = Platform::MacOs(MacHost::example(Release::NEWEST, 1, "_ephemerd"));
+        if Os::host() == Os::Linux {
+            let path = Utf8Path::new("/etc/ephemerd/ephemerd.toml");
+            assert_eq!(mac.resolved(path), "/private/etc/ephemerd/ephemerd.toml");
+            assert_eq!(
+                mac.existing("/tmp/no such".into()).unwrap(),
+                "/private/tmp/no such"
+            );
+        }
+    }
+
+    #[test]
+    fn a_slot_the_mac_does_not_have_has_no_profile() {
+        let mac = Platform::MacOs(MacHost::example(Release::NEWEST, 2, "_ephemerd"));
+        assert!(mac.system(2).is_some());
+        assert_eq!(mac.system(3), None);
+        assert_eq!(Platform::Linux.system(3), Some(System::Linux));
+    }
+}

@@ -1,0 +1,379 @@
+//! The macOS half of rendering: a sandbox profile in SBPL.
+//!
+//! The kernel compares paths that are resolved, so every path is brought into that spelling at the door, by text
+//! alone: what cannot be is refused. A folder that holds the job's things and those of others is a [`Guard`]:
+//! closed but for the job's own part, with a way there that can be looked at and not listed.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Serialize;
+use tera::{Context, Tera};
+
+use super::{RenderError, RenderInput, Rendered, parsed};
+use crate::profile::decide::macos::decide;
+use crate::profile::decide::{Operation, Verdict};
+use crate::profile::policy::{Network, fault_of};
+use crate::profile::sbpl::{self, Release, Ruleset, Semantics, Settings};
+use crate::profile::{Posture, Rules};
+
+/// The templates, by the name they include each other with.
+const TEMPLATES: [(&str, &str); 14] = [
+    ("strict.sb", include_str!("../../../profiles/macos/strict.sb")),
+    ("standard.sb", include_str!("../../../profiles/macos/standard.sb")),
+    (
+        "10-process.sb",
+        include_str!("../../../profiles/macos/10-process.sb"),
+    ),
+    (
+        "20-system.sb",
+        include_str!("../../../profiles/macos/20-system.sb"),
+    ),
+    (
+        "25-sysctl.sb",
+        include_str!("../../../profiles/macos/25-sysctl.sb"),
+    ),
+    (
+        "30-services.sb",
+        include_str!("../../../profiles/macos/30-services.sb"),
+    ),
+    (
+        "35-private.sb",
+        include_str!("../../../profiles/macos/35-private.sb"),
+    ),
+    ("40-tools.sb", include_str!("../../../profiles/macos/40-tools.sb")),
+    (
+        "50-devices.sb",
+        include_str!("../../../profiles/macos/50-devices.sb"),
+    ),
+    (
+        "60-network.sb",
+        include_str!("../../../profiles/macos/60-network.sb"),
+    ),
+    (
+        "70-grants.sb",
+        include_str!("../../../profiles/macos/70-grants.sb"),
+    ),
+    (
+        "80-workspace.sb",
+        include_str!("../../../profiles/macos/80-workspace.sb"),
+    ),
+    ("85-host.sb", include_str!("../../../profiles/macos/85-host.sb")),
+    (
+        "90-daemon.sb",
+        include_str!("../../../profiles/macos/90-daemon.sb"),
+    ),
+];
+
+/// Ports of the machine itself that no job reaches: remote login and screen sharing.
+pub const PROTECTED_PORTS: [u16; 2] = [22, 5900];
+
+/// Where macOS keeps a folder for temporary files and one for caches per account (confstr(3)).
+const USER_FOLDERS: &str = "/private/var/folders";
+
+/// Links at the root of a macOS system that lead into /private.
+const LINKS: [&str; 3] = ["/etc", "/tmp", "/var"];
+
+/// The data volume's own name for what the root shows of it.
+const DATA_VOLUME: &str = "/System/Volumes/Data";
+
+/// What only macOS has of a job and its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Whose vocabulary the profile is for.
+    pub release: Release,
+    /// The slot's account's folder in `/private/var/folders`, the one above `T` and `C`.
+    pub user_folder: Utf8PathBuf,
+    /// What `xcode-select -p` says.
+    pub developer_dir: Utf8PathBuf,
+    /// The host's Homebrew prefix, if jobs may use it.
+    pub homebrew: Option<Utf8PathBuf>,
+    /// The job's own Homebrew prefix, if it has one.
+    pub own_homebrew: Option<Utf8PathBuf>,
+    /// Ports of the machine itself that the job must not reach.
+    pub protected_ports: Vec<u16>,
+}
+
+/// What the templates are rendered with.
+#[derive(Serialize)]
+struct Values {
+    tag: String,
+    release: String,
+    user_folder: Utf8PathBuf,
+    developer_root: Utf8PathBuf,
+    homebrew: Option<Utf8PathBuf>,
+    /// Folders the job may do anything in.
+    own: Vec<Utf8PathBuf>,
+    grants: Vec<Grant>,
+    guards: Vec<Guard>,
+    /// What lies on the way to a place the job may use.
+    ancestors: BTreeSet<Utf8PathBuf>,
+    /// What must not be renamed.
+    pins: BTreeSet<Utf8PathBuf>,
+    network: Network,
+    protected_ports: Vec<u16>,
+}
+
+#[derive(Serialize)]
+struct Grant {
+    path: Utf8PathBuf,
+    write: bool,
+    /// Whether it only grants reading, inside of a grant to write.
+    narrows: bool,
+}
+
+#[derive(Serialize)]
+struct Guard {
+    folder: Utf8PathBuf,
+    /// What the job may use in there.
+    own: Vec<Utf8PathBuf>,
+    /// The folder and what lies between it and what the job may use.
+    way: BTreeSet<Utf8PathBuf>,
+}
+
+/// The templates, parsed.
+pub(super) fn templates() -> Result<Tera, RenderError> {
+    parsed(".sb", sbpl_string, &TEMPLATES)
+}
+
+/// Renders `posture`, compiles the text and checks that every grant has an effect.
+pub(super) fn render(
+    tera: &Tera,
+    posture: Posture,
+    input: &RenderInput,
+    places: &Places,
+) -> Result<Rendered, RenderError> {
+    let values = Values::new(input, places)?;
+    let template = |source| RenderError::template(posture, source);
+    let context = Context::from_serialize(&values).map_err(template)?;
+    let text = tera
+        .render(&format!("{posture}.sb"), &context)
+        .map_err(template)?;
+    let settings = Settings::new(places.release);
+    let ruleset = sbpl::compile(&format!("{posture}.sb"), text.as_bytes(), &settings)
+        .map_err(|source| RenderError::Sandbox { posture, source })?;
+    values.grants.iter().try_for_each(|grant| grant.check(&ruleset))?;
+    Ok(Rendered {
+        text,
+        rules: Rules::MacOs(Box::new(ruleset)),
+    })
+}
+
+impl Values {
+    fn new(input: &RenderInput, places: &Places) -> Result<Self, RenderError> {
+        let workspace = admitted(&input.workspace)?;
+        let data_dir = admitted(&input.data_dir)?;
+        let user_folder = admitted(&places.user_folder)?;
+        if !user_folder.starts_with(USER_FOLDERS) || user_folder == USER_FOLDERS {
+            return Err(RenderError::Path {
+                path: user_folder,
+                what: "is no account's folder for temporary files",
+                hint: "it is the one above what `getconf DARWIN_USER_TEMP_DIR` says, in /private/var/folders",
+            });
+        }
+        let homebrew = places.homebrew.as_deref().map(admitted).transpose()?;
+        let own_homebrew = places.own_homebrew.as_deref().map(admitted).transpose()?;
+        let developer_root = developer_root(&admitted(&places.developer_dir)?);
+        let grants = grants(input)?;
+
+        let mut own = vec![workspace.clone(), user_folder.join("T")];
+        let mut folders = vec![data_dir, Utf8PathBuf::from(USER_FOLDERS)];
+        if let Some(prefix) = own_homebrew.filter(|prefix| !prefix.starts_with(&workspace)) {
+            folders.push(siblings_of(&prefix, homebrew.as_deref())?);
+            own.push(prefix);
+        }
+        for file in &input.daemon_files {
+            folders.push(admitted(file)?);
+        }
+        // The one part of the folder for caches that Security.framework writes, and nothing else of it.
+        let usable: Vec<Utf8PathBuf> = own.iter().cloned().chain([user_folder.join("C/mds")]).collect();
+        let guards: Vec<Guard> = folders
+            .into_iter()
+            .map(|folder| Guard::new(folder, &usable))
+            .collect();
+
+        let used = usable.iter().chain([&developer_root]).chain(&homebrew);
+        let ancestors = used
+            .chain(grants.iter().map(|grant| &grant.path))
+            .flat_map(|path| above(path))
+            .collect();
+        let mut pins: BTreeSet<Utf8PathBuf> = guards
+            .iter()
+            .flat_map(|guard| {
+                above(&guard.folder)
+                    .chain([guard.folder.clone()])
+                    .chain(guard.way.clone())
+            })
+            .collect();
+        pins.insert(workspace);
+        Ok(Self {
+            tag: format!("ephemerd:{}", input.job),
+            release: places.release.to_string(),
+            user_folder,
+            developer_root,
+            homebrew,
+            own,
+            grants,
+            guards,
+            ancestors,
+            pins,
+            network: input.network,
+            protected_ports: places.protected_ports.clone(),
+        })
+    }
+}
+
+/// The grants in the order of their paths, so that one inside of another stands behind it.
+fn grants(input: &RenderInput) -> Result<Vec<Grant>, RenderError> {
+    let (read, write) = input.grants();
+    let both = read
+        .iter()
+        .map(|path| (path, false))
+        .chain(write.iter().map(|path| (path, true)));
+    let mut grants = both
+        .map(|(path, write)| {
+            let path = admitted(path)?;
+            if path == "/" {
+                return Err(RenderError::Path {
+                    path,
+                    what: "is the whole file system",
+                    hint: "grant a folder",
+                });
+            }
+            Ok(Grant {
+                path,
+                write,
+                narrows: false,
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    // Two spellings may have become one path; the wider grant comes first and stays.
+    grants.sort_by(|a, b| a.path.cmp(&b.path).then(b.write.cmp(&a.write)));
+    grants.dedup_by(|a, b| a.path == b.path);
+    let writable: Vec<Utf8PathBuf> = grants
+        .iter()
+        .filter(|g| g.write)
+        .map(|g| g.path.clone())
+        .collect();
+    for grant in &mut grants {
+        grant.narrows = !grant.write && writable.iter().any(|path| grant.path.starts_with(path));
+    }
+    Ok(grants)
+}
+
+impl Grant {
+    /// A grant that something else denies is a mistake, and better told than found out inside the job.
+    fn check(&self, ruleset: &Ruleset) -> Result<(), RenderError> {
+        let name = if self.write {
+            "file-write-data"
+        } else {
+            "file-read-data"
+        };
+        let semantics = Semantics::of(ruleset.vocabulary.release());
+        let asked = (&Operation::Sbpl(name.to_owned()), self.path.as_str());
+        let rule = match decide(ruleset, asked, Verdict::Allow, &semantics) {
+            Ok(ruling) if ruling.verdict == Verdict::Allow => return Ok(()),
+            Ok(ruling) => ruling.rule,
+            Err(error) => error.to_string(),
+        };
+        Err(RenderError::Grant {
+            path: self.path.clone(),
+            rule,
+        })
+    }
+}
+
+impl Guard {
+    fn new(folder: Utf8PathBuf, usable: &[Utf8PathBuf]) -> Self {
+        let own: Vec<Utf8PathBuf> = usable
+            .iter()
+            .filter(|path| path.starts_with(&folder))
+            .cloned()
+            .collect();
+        let way = own
+            .iter()
+            .flat_map(|path| above(path))
+            .filter(|path| path.starts_with(&folder))
+            .collect();
+        Self { folder, own, way }
+    }
+}
+
+/// The folders above `path` but for the root, the deepest first.
+fn above(path: &Utf8Path) -> impl Iterator<Item = Utf8PathBuf> {
+    let folders = path.ancestors().skip(1).take_while(|folder| *folder != "/");
+    folders.map(Utf8Path::to_owned)
+}
+
+/// The folder that holds the job's own Homebrew prefix and those of other jobs.
+fn siblings_of(prefix: &Utf8Path, host: Option<&Utf8Path>) -> Result<Utf8PathBuf, RenderError> {
+    let folder = prefix.parent().unwrap_or(prefix);
+    if above(folder).next().is_none() || host.is_some_and(|host| host.starts_with(folder)) {
+        return Err(RenderError::Path {
+            path: prefix.to_owned(),
+            what: "does not lie in a folder for the prefixes of jobs alone",
+            hint: "use a folder of its own, such as /opt/eph/1",
+        });
+    }
+    Ok(folder.to_owned())
+}
+
+/// The application that holds the developer folder, or the folder itself: Xcode's own frameworks lie beside it.
+fn developer_root(developer_dir: &Utf8Path) -> Utf8PathBuf {
+    let application = developer_dir
+        .ancestors()
+        .find(|path| path.extension() == Some("app"));
+    application.unwrap_or(developer_dir).to_owned()
+}
+
+/// `path` in the spelling that the kernel compares, which is without the system's links.
+pub fn resolved_spelling(path: &Utf8Path) -> Utf8PathBuf {
+    let shown = match path.strip_prefix(DATA_VOLUME) {
+        Ok(rest) => Utf8Path::new("/").join(rest),
+        Err(_) => path.to_owned(),
+    };
+    match LINKS.iter().any(|link| shown.starts_with(link)) {
+        true => Utf8PathBuf::from(format!("/private{shown}")),
+        false => shown,
+    }
+}
+
+/// `path` as rules speak of it.
+///
+/// Only ASCII: the kernel compares names as the volume has them, in one of several spellings of the same
+/// letters, and a deny in another one would deny nothing.
+fn admitted(path: &Utf8Path) -> Result<Utf8PathBuf, RenderError> {
+    let what = if path.as_str().is_ascii() {
+        fault_of(path)
+    } else {
+        Some("is not ASCII")
+    };
+    match what {
+        None => Ok(resolved_spelling(path)),
+        Some(what) => Err(RenderError::Path {
+            path: path.to_owned(),
+            what,
+            hint: "write an absolute path in ASCII, without `.`, `..`, `//`, control characters or a slash at its end",
+        }),
+    }
+}
+
+/// Escapes a value for the inside of a string of SBPL: the backslash first, then the quote, each character once.
+/// Nothing else has a meaning there; control characters do not get this far and are refused once more.
+fn sbpl_string(value: &str, out: &mut dyn Write) -> std::io::Result<()> {
+    for c in value.chars() {
+        match c {
+            '\\' => out.write_all(b"\\\\")?,
+            '"' => out.write_all(b"\\\"")?,
+            c if c.is_control() || !c.is_ascii() => {
+                return Err(std::io::Error::new(
+                    std::io::ErrorKind::InvalidData,
+                    format!("`{}` does not belong in a profile", c.escape_debug()),
+                ));
+            }
+            c => write!(out, "{c}")?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Every expectation is met, under every reading of the kernel.
+
+use ephemerd::profile::Posture;
+use ephemerd::profile::decide::{Verdict, macos};
+use ephemerd::profile::expect::{self, Finding};
+use ephemerd::profile::policy::Network;
+use ephemerd::profile::render::RenderInput;
+
+use crate::subject::{POSTURES, RELEASES, Subject, path, places, readings, rendered, try_rendered};
+
+fn findings(subject: &Subject) -> Vec<Finding> {
+    expect::evaluate(&expect::built_in().unwrap(), &subject.rules, &places()).unwrap()
+}
+
+fn unmet(subject: &Subject) -> Vec<String> {
+    let unmet = findings(subject).into_iter().filter(|finding| !finding.is_met());
+    unmet
+        .map(|f| format!("{}: {}", f.expectation.id, f.ruling.rule))
+        .collect()
+}
+
+#[test]
+fn both_postures_meet_every_expectation_on_both_releases_online_and_offline() {
+    for posture in POSTURES {
+        for release in RELEASES {
+            for network in [Network::None, Network::Host] {
+                let subject = try_rendered(posture, release, |input| input.network = network).unwrap();
+                assert_eq!(
+                    unmet(&subject),
+                    Vec::<String>::new(),
+                    "{posture} {release} {network:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn expectations_hold_whichever_way_the_kernel_decides_what_is_in_doubt() {
+    for posture in POSTURES {
+        for release in RELEASES {
+            let subject = try_rendered(posture, release, |_| ()).unwrap();
+            for (name, semantics) in readings(release) {
+                for Finding {
+                    expectation, target, ..
+                } in findings(&subject)
+                {
+                    // Then every job of the same text would be one sandbox; each text has its own tag.
+                    if name == "P4" && expectation.id == "mac-signal-others" {
+                        continue;
+                    }
+                    let asked = (&expectation.op, target.as_str());
+                    let ruling =
+                        macos::decide(subject.ruleset(), asked, expectation.verdict, &semantics).unwrap();
+                    assert_eq!(
+                        ruling.verdict, expectation.verdict,
+                        "{posture} {release} {name}: {} by {}",
+                        expectation.id, ruling.rule
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_profile_without_its_last_part_misses_expectations() {
+    // What is checked is not met by everything: without the denies that come last, it fails.
+    let subject = rendered(Posture::Standard, |_| ());
+    let cut = subject.text.split("; ---- 85").next().unwrap().to_owned();
+    let settings = ephemerd::profile::sbpl::Settings::new(RELEASES[1]);
+    let ruleset = ephemerd::profile::sbpl::compile("cut.sb", cut.as_bytes(), &settings).unwrap();
+    let subject = Subject {
+        text: cut,
+        rules: ephemerd::profile::Rules::MacOs(Box::new(ruleset)),
+    };
+    let unmet = unmet(&subject);
+    for id in [
+        "sibling-read",
+        "ledger-read",
+        "mac-open",
+        "mac-launch-services",
+        "mac-workspace-rename",
+    ] {
+        assert!(
+            unmet.iter().any(|found| found.starts_with(&format!("{id}:"))),
+            "{id}: {unmet:#?}"
+        );
+    }
+}
+
+#[test]
+fn grants_around_what_is_guarded_open_nothing_of_it() {
+    let around = |input: &mut RenderInput| {
+        input.extra_read = ["/Users/somebody", "/private/var", "/Library"].map(path).to_vec();
+        input.extra_write = ["/opt", "/private/tmp"].map(path).to_vec();
+    };
+    let opened = |posture| {
+        let subject = rendered(posture, around);
+        let unmet = findings(&subject).into_iter().filter(|finding| !finding.is_met());
+        unmet.map(|finding| finding.expectation.id).collect::<Vec<_>>()
+    };
+    // The home itself is what was granted; keys, keychains, other jobs and the daemon stay closed.
+    assert_eq!(opened(Posture::Strict), ["mac-home-file-read"]);
+    assert_eq!(opened(Posture::Standard), ["mac-home-file-read"]);
+}
+
+#[test]
+fn every_expectation_says_why_and_allows_and_denies_are_both_there() {
+    let expectations = expect::built_in().unwrap();
+    let count = |verdict| expectations.iter().filter(|e| e.verdict == verdict).count();
+    assert!(count(Verdict::Allow) > 40 && count(Verdict::Deny) > 80);
+    for expectation in &expectations {
+        assert!(expectation.why.len() > 5, "{}", expectation.id);
+    }
+}
