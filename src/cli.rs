@@ -88,7 +88,8 @@ impl Command {
             Self::Run | Self::Exec(_) | Self::Submit(_) | Self::Cancel(_) | Self::Drain | Self::Resume(_) => {
                 false
             }
-            Self::Profile(_) | Self::Host(_) | Self::Warden { .. } | Self::Probe(_) => false,
+            Self::Profile(args) => args.only_answers(),
+            Self::Host(_) | Self::Warden { .. } | Self::Probe(_) => false,
         }
     }
 }

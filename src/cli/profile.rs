@@ -36,6 +36,17 @@ pub struct ProfileArgs {
     command: ProfileCommand,
 }
 
+impl ProfileArgs {
+    /// Whether nothing is started that has to be ended.
+    pub(super) fn only_answers(&self) -> bool {
+        match &self.command {
+            ProfileCommand::Render(_) => true,
+            ProfileCommand::Verify { no_probes, .. } => *no_probes,
+            ProfileCommand::Denials(_) | ProfileCommand::ProbeSemantics(_) => false,
+        }
+    }
+}
+
 /// What to do with profiles.
 #[derive(Debug, Subcommand)]
 pub enum ProfileCommand {
@@ -50,6 +61,9 @@ pub enum ProfileCommand {
         /// Only evaluate; works on any host.
         #[arg(long)]
         no_probes: bool,
+        /// For this system instead of this host's; of another one profiles are only evaluated.
+        #[arg(long)]
+        os: Option<render::TargetOs>,
         /// How to answer.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -64,6 +78,7 @@ pub enum ProfileCommand {
 /// What was verified of one posture.
 #[derive(Debug, Serialize)]
 struct Verified {
+    os: render::TargetOs,
     posture: Posture,
     expectations: Vec<Finding>,
     probes: Option<Vec<Report>>,
@@ -92,15 +107,18 @@ pub fn run(args: &ProfileArgs, loaded: Loaded, config_file: Utf8PathBuf) -> anyh
         ProfileCommand::Verify {
             posture,
             no_probes,
+            os,
             format,
         } => {
+            let os = os.unwrap_or_else(render::TargetOs::host);
+            let probes = !no_probes && os.is_host();
             let postures = posture.map_or_else(
                 || vec![Posture::Strict, Posture::Standard],
                 |posture| vec![posture],
             );
             let verified = postures
                 .into_iter()
-                .map(|posture| verify(posture, !no_probes, &loaded.config, &config_file))
+                .map(|posture| verify((os, posture), probes, &loaded.config, &config_file))
                 .collect::<anyhow::Result<Vec<_>>>()?;
             match format {
                 Format::Json => println!("{}", serde_json::to_string_pretty(&verified)?),
@@ -119,18 +137,19 @@ fn example_job() -> JobId {
 }
 
 fn verify(
-    posture: Posture,
+    (os, posture): (render::TargetOs, Posture),
     probes: bool,
     config: &Config,
     config_file: &Utf8Path,
 ) -> anyhow::Result<Verified> {
-    let platform = render::TargetOs::host().platform(config);
+    let platform = os.platform(config);
     let planner = Planner::new(config.clone(), config_file, platform)?;
     let expectations = planner.profile(&example_job(), 1, posture, None)?.findings;
     let probes = probes
         .then(|| probe_live(posture, config.clone(), config_file))
         .transpose()?;
     Ok(Verified {
+        os,
         posture,
         expectations,
         probes,
@@ -215,6 +234,7 @@ async fn probe_in(pipeline: &Pipeline, slot: &Slot, program: &Utf8Path) -> anyho
 
 fn as_text(verified: &Verified) -> String {
     let Verified {
+        os,
         posture,
         expectations,
         probes,
@@ -232,7 +252,7 @@ fn as_text(verified: &Verified) -> String {
             ]
         })
         .collect();
-    let mut text = format!("posture {posture}\n\n");
+    let mut text = format!("posture {posture} on {os}\n\n");
     text += &table(["EXPECTATION", "STANDING", "WHAT", "VERDICT", "RULE"], &findings);
     if let Some(reports) = probes {
         let rows: Vec<[String; 4]> = reports

@@ -259,7 +259,11 @@ impl Planner {
                 path: path.clone(),
                 source,
             })?;
-            if resolved.starts_with(&self.data_dir) || self.data_dir.starts_with(&resolved) {
+            let (granted, ours) = (
+                self.platform.compared(&resolved),
+                self.platform.compared(&self.data_dir),
+            );
+            if granted.starts_with(&ours) || ours.starts_with(&granted) {
                 return Err(PlanError::DaemonState {
                     key,
                     path: path.clone(),

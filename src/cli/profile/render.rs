@@ -60,6 +60,14 @@ impl TargetOs {
         }
     }
 
+    /// Whether it is the system of this host.
+    pub fn is_host(self) -> bool {
+        match self {
+            Self::Linux => Os::host() == Os::Linux,
+            Self::MacOs15 | Self::MacOs26 => Os::host() == Os::MacOs,
+        }
+    }
+
     /// The platform profiles are rendered for, with an example of a Mac where that is what it takes.
     pub fn platform(self, config: &Config) -> Platform {
         let mac = |release| {

@@ -83,25 +83,32 @@ impl Platform {
         }))
     }
 
-    /// The path with links resolved, as the kernel compares it; as it is while it does not exist. For another
-    /// system than this host's there is nothing to look at, and the text alone has to do.
+    /// The path with links resolved; as it is while it does not exist. For another system than this host's there is
+    /// nothing to look at.
     pub(super) fn resolved(&self, path: &Utf8Path) -> Utf8PathBuf {
-        let found = match self.os() == Os::host() {
-            true => path.canonicalize_utf8().unwrap_or_else(|_| path.to_owned()),
-            false => camino::absolute_utf8(path).unwrap_or_else(|_| path.to_owned()),
+        let found = if self.os() == Os::host() {
+            path.canonicalize_utf8()
+        } else {
+            camino::absolute_utf8(path)
         };
-        match self {
-            Self::Linux => found,
-            Self::MacOs(_) => resolved_spelling(&found),
-        }
+        found.unwrap_or_else(|_| path.to_owned())
     }
 
     /// The path of something that must exist, as [`Platform::resolved`].
     pub(super) fn existing(&self, path: &Utf8Path) -> std::io::Result<Utf8PathBuf> {
         if self.os() == Os::host() {
-            path.canonicalize_utf8()?;
+            path.canonicalize_utf8()
+        } else {
+            Ok(self.resolved(path))
         }
-        Ok(self.resolved(path))
+    }
+
+    /// The path as the system's kernel compares it.
+    pub(super) fn compared(&self, path: &Utf8Path) -> Utf8PathBuf {
+        match self {
+            Self::Linux => path.to_owned(),
+            Self::MacOs(_) => resolved_spelling(path),
+        }
     }
 }
 
@@ -110,16 +117,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_of_a_mac_is_resolved_by_its_text_where_there_is_no_mac() {
+    fn a_path_of_another_system_is_taken_as_it_is_written() {
         let mac = Platform::MacOs(MacHost::example(Release::NEWEST, 1, "_ephemerd"));
         if Os::host() == Os::Linux {
-            let path = Utf8Path::new("/etc/ephemerd/ephemerd.toml");
-            assert_eq!(mac.resolved(path), "/private/etc/ephemerd/ephemerd.toml");
-            assert_eq!(
-                mac.existing("/tmp/no such".into()).unwrap(),
-                "/private/tmp/no such"
-            );
+            let path = Utf8Path::new("/no such/folder");
+            assert_eq!(mac.resolved(path), path);
+            assert_eq!(mac.existing(path).unwrap(), path);
+            assert!(Platform::Linux.existing(path).is_err());
+            assert!(mac.resolved("ephemerd.toml".into()).is_absolute());
         }
+        assert_eq!(mac.compared("/tmp/x".into()), "/private/tmp/x");
+        assert_eq!(Platform::Linux.compared("/tmp/x".into()), "/tmp/x");
     }
 
     #[test]
