@@ -172,6 +172,7 @@ impl Planner {
             let other = mac.user_folder.with_file_name("sibling");
             let port = mac.protected_ports.first().copied();
             places.extend([
+                ("program", mac.program.to_string()),
                 ("user_folder", mac.user_folder.to_string()),
                 ("sibling_user_folder", other.into_string()),
                 ("developer_dir", mac.developer_dir.to_string()),

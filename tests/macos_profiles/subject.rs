@@ -31,6 +31,7 @@ pub(crate) fn input(release: Release) -> RenderInput {
         network: Network::None,
         system: System::MacOs(Mac {
             release,
+            program: "/Users/builder/bin/ephemerd".into(),
             user_folder: "/private/var/folders/zz/one".into(),
             developer_dir: "/Applications/Xcode.app/Contents/Developer".into(),
             homebrew: Some("/opt/homebrew".into()),
@@ -47,6 +48,7 @@ pub(crate) fn places() -> Places {
         ("sibling", "/private/var/lib/ephemerd/native/bbbbbbbbbbb".into()),
         ("data_dir", "/private/var/lib/ephemerd".into()),
         ("config", "/private/etc/ephemerd/ephemerd.toml".into()),
+        ("program", "/Users/builder/bin/ephemerd".into()),
         ("user_folder", "/private/var/folders/zz/one".into()),
         ("sibling_user_folder", "/private/var/folders/zz/two".into()),
         (

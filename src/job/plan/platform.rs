@@ -23,6 +23,8 @@ pub enum Platform {
 pub struct MacHost {
     /// What it runs.
     pub release: Release,
+    /// `ephemerd` itself, which is the first program inside a sandbox.
+    pub program: Utf8PathBuf,
     /// What `xcode-select -p` says.
     pub developer_dir: Utf8PathBuf,
     /// The Homebrew prefix, if there is one that jobs may use.
@@ -50,6 +52,7 @@ impl MacHost {
         };
         Self {
             release,
+            program: "/usr/local/bin/ephemerd".into(),
             developer_dir: "/Applications/Xcode.app/Contents/Developer".into(),
             homebrew: Some("/opt/homebrew".into()),
             slots: (1..=slots).map(|number| (number, slot(number))).collect(),
@@ -75,6 +78,7 @@ impl Platform {
         let found = host.slots.get(&slot)?;
         Some(System::MacOs(Places {
             release: host.release,
+            program: host.program.clone(),
             user_folder: found.user_folder.clone(),
             developer_dir: host.developer_dir.clone(),
             homebrew: host.homebrew.clone(),

@@ -83,6 +83,8 @@ const DATA_VOLUME: &str = "/System/Volumes/Data";
 pub struct Places {
     /// Whose vocabulary the profile is for.
     pub release: Release,
+    /// `ephemerd` itself, the first program inside: it proves that the sandbox holds and becomes the command.
+    pub program: Utf8PathBuf,
     /// The slot's account's folder in `/private/var/folders`, the one above `T` and `C`.
     pub user_folder: Utf8PathBuf,
     /// What `xcode-select -p` says.
@@ -100,6 +102,7 @@ pub struct Places {
 struct Values {
     tag: String,
     release: String,
+    program: Utf8PathBuf,
     user_folder: Utf8PathBuf,
     developer_root: Utf8PathBuf,
     homebrew: Option<Utf8PathBuf>,
@@ -175,6 +178,7 @@ impl Values {
         let homebrew = places.homebrew.as_deref().map(admitted).transpose()?;
         let own_homebrew = places.own_homebrew.as_deref().map(admitted).transpose()?;
         let developer_root = developer_root(&admitted(&places.developer_dir)?);
+        let program = admitted(&places.program)?;
         let grants = grants(input)?;
 
         let mut own = vec![workspace.clone(), user_folder.join("T")];
@@ -193,7 +197,7 @@ impl Values {
             .map(|folder| Guard::new(folder, &usable))
             .collect();
 
-        let used = usable.iter().chain([&developer_root]).chain(&homebrew);
+        let used = usable.iter().chain([&program, &developer_root]).chain(&homebrew);
         let ancestors = used
             .chain(grants.iter().map(|grant| &grant.path))
             .flat_map(|path| above(path))
@@ -210,6 +214,7 @@ impl Values {
         Ok(Self {
             tag: format!("ephemerd:{}", input.job),
             release: places.release.to_string(),
+            program,
             user_folder,
             developer_root,
             homebrew,
