@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures ephemerd against bubblewrap in the same run. Usage: scripts/bench.sh [launch|jobs]
+# Measures ephemerd against bubblewrap in the same run. Usage: scripts/bench.sh [launch|jobs|profile]
 #
 # Each benchmark ends with a line `RESULT <name> key=value …`; ratios below 1 in `launch` mean faster than
 # bubblewrap, ratios above 1 in `jobs` mean more jobs per second than bubblewrap. Needs root.
@@ -18,13 +18,13 @@ cargo build --release --quiet
 ./target/release/ephemerd host setup >/dev/null
 
 benches=("$@")
-[[ ${#benches[@]} -gt 0 ]] || benches=(launch jobs)
+[[ ${#benches[@]} -gt 0 ]] || benches=(launch jobs profile)
 for bench in "${benches[@]}"; do
   case "$bench" in
-    launch | jobs) cargo bench --quiet --bench "$bench" ;;
+    launch | jobs | profile) cargo bench --quiet --bench "$bench" ;;
     *)
       echo "error: there is no benchmark \`$bench\`" >&2
-      echo "hint: there are launch and jobs" >&2
+      echo "hint: there are launch, jobs and profile" >&2
       exit 2
       ;;
   esac

@@ -142,11 +142,15 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// The exit code an error ends a command with: 2 for usage and configuration, 3 when this host cannot
-/// enforce what it should, 1 for everything else; `exec` ends with 125, as a failure of ours before the
+/// enforce what it should, 1 for everything else, 2 where 1 is an answer; `exec` ends with 125, as a failure of ours before the
 /// command started (docs/exit-codes.md).
 pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     if matches!(command, Command::Exec(_)) {
         return 125;
+    }
+    // Their 1 is an answer.
+    if matches!(command, Command::Profile(args) if args.compares()) {
+        return 2;
     }
     let is_control = || {
         error

@@ -1,6 +1,9 @@
 //! `ephemerd profile`: renders the profile a job gets, and verifies that profiles hold.
 
+pub mod diff;
+pub mod explain;
 pub mod render;
+mod source;
 
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -40,10 +43,15 @@ impl ProfileArgs {
     /// Whether nothing is started that has to be ended.
     pub(super) fn only_answers(&self) -> bool {
         match &self.command {
-            ProfileCommand::Render(_) => true,
+            ProfileCommand::Render(_) | ProfileCommand::Explain(_) | ProfileCommand::Diff(_) => true,
             ProfileCommand::Verify { no_probes, .. } => *no_probes,
             ProfileCommand::Denials(_) | ProfileCommand::ProbeSemantics(_) => false,
         }
+    }
+
+    /// Whether the exit code 1 is an answer, so that errors need another one.
+    pub(super) fn compares(&self) -> bool {
+        matches!(self.command, ProfileCommand::Explain(_) | ProfileCommand::Diff(_))
     }
 }
 
@@ -52,6 +60,12 @@ impl ProfileArgs {
 pub enum ProfileCommand {
     /// Print the profile a job would get. Works on any host, without accounts or root.
     Render(render::RenderArgs),
+    /// Say what a profile answers for one operation on one target, and by which rule. Ends with 0 when it is
+    /// allowed, with 1 when it is denied. Works on any host.
+    Explain(explain::ExplainArgs),
+    /// Compare two profiles by effect: for every difference a target, and the rule of each that decides about it.
+    /// Ends with 0 when they do the same, with 1 when they do not. Works on any host.
+    Diff(diff::DiffArgs),
     /// Check that profiles guarantee what they must: by evaluation, and by attempts inside the real sandbox of
     /// this host. Ends with 1 when anything is not as it must be.
     Verify {
@@ -104,6 +118,8 @@ pub fn run(args: &ProfileArgs, loaded: Loaded, config_file: Utf8PathBuf) -> anyh
             super::denials::run(args, &loaded.config, config_file, &host, &mut std::io::stdout())
         }
         ProfileCommand::Render(args) => render::run(args, loaded.config, &config_file),
+        ProfileCommand::Explain(args) => explain::run(args, &loaded.config, &config_file),
+        ProfileCommand::Diff(args) => diff::run(args, &loaded.config, &config_file),
         ProfileCommand::Verify {
             posture,
             no_probes,

@@ -242,8 +242,11 @@ impl Planner {
     /// Files of the daemon that lie outside the data folder.
     fn daemon_files(&self) -> Vec<Utf8PathBuf> {
         let socket = self.platform.resolved(&self.config.control.socket);
+        // A configuration of /dev/null is all defaults, and the device is for jobs too.
         let outside = |path: &Utf8PathBuf| {
-            !path.starts_with(&self.data_dir) && !path.starts_with(&self.config.host.data_dir)
+            !path.starts_with(&self.data_dir)
+                && !path.starts_with(&self.config.host.data_dir)
+                && path != "/dev/null"
         };
         [self.config_file.clone(), socket]
             .into_iter()

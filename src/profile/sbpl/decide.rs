@@ -197,7 +197,7 @@ impl Ruleset {
         }
         let (rule, at) = match decider {
             Decider::Rule(index) => (
-                self.relevant(index, target, semantics),
+                self.relevant(index, operation, target, semantics),
                 Some(self.rules[index].at.clone()),
             ),
             Decider::Implicit(named) => {
@@ -217,10 +217,24 @@ impl Ruleset {
         }
     }
 
-    /// The text of a rule, with those of its filters that matched where it has many.
-    fn relevant(&self, index: usize, target: &Target, semantics: &Semantics) -> String {
+    /// The text of a rule, with the operation and the filters that decided where it has many.
+    fn relevant(
+        &self,
+        index: usize,
+        operation: OperationId,
+        target: &Target,
+        semantics: &Semantics,
+    ) -> String {
         let rule = &self.rules[index];
         let mut shown = rule.clone();
+        let named = self
+            .ancestors(operation)
+            .find_map(|id| rule.operations.iter().find(|(named, _)| *named == id));
+        if let Some((id, name)) = named
+            && rule.operations.len() > 1
+        {
+            shown.operations = vec![(*id, name.clone()), (*id, "…".into())];
+        }
         let matching: Vec<Filter> = alternatives(&rule.filters)
             .into_iter()
             .filter(|filter| filter.matches(target, semantics))
