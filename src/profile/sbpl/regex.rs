@@ -4,6 +4,9 @@
 //! itself; it looks for a match anywhere. What it does not know, or what nobody has shown to mean the same
 //! there, is refused and never guessed: counted repetition, classes like `\d`, references, `(?…)`.
 
+use std::iter::Peekable;
+use std::str::Chars;
+
 use regex::{Regex, RegexBuilder};
 
 /// Most memory one compiled expression may take, in bytes.
@@ -66,29 +69,25 @@ pub(super) fn translate(pattern: &str) -> Result<String, String> {
 }
 
 fn push_literal(out: &mut String, c: char) {
-    if !c.is_alphanumeric() && c.is_ascii_punctuation() {
-        out.push('\\');
-    }
-    out.push(c);
+    // Not every punctuation: `\<` and `\>` are the ends of words here.
+    out.push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
 }
 
 /// Translates from behind `[` to behind `]`.
-fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String) -> Result<(), String> {
+fn class(chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     out.push('[');
     if chars.next_if_eq(&'^').is_some() {
         out.push('^');
     }
     let mut first = true;
     loop {
-        let Some(c) = chars.next() else {
-            return Err("has a `[` without its `]`".to_owned());
-        };
-        match c {
-            ']' if !first => {
+        match chars.next() {
+            None => return Err("has a `[` without its `]`".to_owned()),
+            Some(']') if !first => {
                 out.push(']');
                 return Ok(());
             }
-            '[' if chars.peek() == Some(&':') => {
+            Some('[') if chars.peek() == Some(&':') => {
                 let name: String = chars.by_ref().skip(1).take_while(|c| *c != ':').collect();
                 let known = [
                     "alnum", "alpha", "digit", "lower", "upper", "xdigit", "space", "punct",
@@ -100,17 +99,30 @@ fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String)
                 out.push_str(&name);
                 out.push_str(":]");
             }
-            '\\' => match chars.next() {
-                None => return Err("ends with a backslash".to_owned()),
-                Some(c) if c.is_alphanumeric() => {
-                    return Err(format!("has `\\{c}`, which means nothing there"));
+            Some(c) => {
+                push_literal(out, member(c, chars)?);
+                let mut ahead = chars.clone();
+                if ahead.next() == Some('-') && ahead.next().is_some_and(|c| c != ']') {
+                    chars.next();
+                    let last = chars.next().ok_or("has a `[` without its `]`")?;
+                    out.push('-');
+                    push_literal(out, member(last, chars)?);
                 }
-                Some(c) => push_literal(out, c),
-            },
-            '-' => out.push('-'),
-            c => push_literal(out, c),
+            }
         }
         first = false;
+    }
+}
+
+/// The character of a class that begins with `c`, which may be a backslash.
+fn member(c: char, chars: &mut Peekable<Chars<'_>>) -> Result<char, String> {
+    if c != '\\' {
+        return Ok(c);
+    }
+    match chars.next() {
+        None => Err("ends with a backslash".to_owned()),
+        Some(c) if c.is_alphanumeric() => Err(format!("has `\\{c}`, which means nothing there")),
+        Some(c) => Ok(c),
     }
 }
 
@@ -136,6 +148,16 @@ mod tests {
         assert!(matches(r"[[:digit:]]x", "1x"));
         assert!(matches("^/a.b", "/a\nb"));
         assert!(matches("a&&b~~[&&]", "a&&b~~&"));
+    }
+
+    #[test]
+    fn what_only_the_crate_gives_a_meaning_means_itself() {
+        // Found by reading: `\\<` was the beginning of a word, `[a--z]` a difference of sets.
+        assert!(matches("<a>", "<a>"));
+        assert!(!matches("<a>", "a"));
+        assert!(matches("[<]", "<"));
+        assert!(matches("^[+--]$", ",") && !matches("^[+--]$", "a"));
+        assert!(matches("^[--/]$", ".") && matches("^[a-]$", "-") && matches("^[]-a]$", "^"));
     }
 
     #[test]
