@@ -21,6 +21,10 @@ use super::{Imports, PROBLEMS_MAX, Place, Problem, Problems, Settings};
 /// Most expressions evaluated in one run; the largest profile of macOS takes a few ten thousand.
 const STEPS_MAX: usize = 2_000_000;
 
+/// How many parts of lists, frames and texts may be looked at for one step. It bounds the time a run takes, and
+/// the lists that are held while their parts are evaluated.
+const WALKED_PER_STEP: usize = 4;
+
 /// Deepest nesting of calls that are not in tail position.
 const DEPTH_MAX: usize = 1_000;
 
@@ -81,7 +85,7 @@ pub(super) struct Machine<'a> {
     pub(super) version: Option<i64>,
     importing: Vec<String>,
     steps: usize,
-    depth: usize,
+    pub(super) depth: usize,
 }
 
 /// Runs `text` to its rules.
@@ -145,6 +149,7 @@ impl<'a> Machine<'a> {
     fn load(&mut self, file: &Arc<str>, text: &[u8]) -> bool {
         let (forms, problems) = read(file, text);
         self.problems.extend(problems);
+        let around = (self.filters.len(), self.modifiers.len(), self.depth);
         for form in forms {
             if self.problems.len() >= PROBLEMS_MAX {
                 return false;
@@ -155,9 +160,9 @@ impl<'a> Machine<'a> {
                 .and_then(|value| self.eval(value, self.globals, form.at.clone()));
             if let Err(fault) = answer {
                 // What was interrupted inside a `with-filter` does not go on there.
-                self.filters.clear();
-                self.modifiers.clear();
-                self.depth = 0;
+                self.filters.truncate(around.0);
+                self.modifiers.truncate(around.1);
+                self.depth = around.2;
                 self.problems.push(Problem {
                     at: fault.at,
                     message: fault.message,
@@ -195,6 +200,7 @@ impl<'a> Machine<'a> {
     /// Evaluates the profile that an import names.
     pub(super) fn import(&mut self, name: &str, at: &Place) -> Answer {
         let Imports::Folders(folders) = &self.settings.imports else {
+            self.take(size_of::<(Place, String)>() + name.len(), at)?;
             self.skipped.push((at.clone(), name.to_owned()));
             return Ok(Value::Unspecified);
         };
@@ -220,10 +226,9 @@ impl<'a> Machine<'a> {
             return Err(fault(at, format!("there is no `{name}` to import")).hint(hint));
         };
         let text = fs::read(&path).map_err(|error| fault(at, format!("`{path}` cannot be read: {error}")))?;
+        self.take(text.len(), at)?;
         self.importing.push(name.to_owned());
-        let depth = self.depth;
         let goes_on = self.load(&path.as_str().into(), &text);
-        self.depth = depth;
         self.importing.pop();
         if goes_on {
             Ok(Value::Unspecified)
@@ -238,23 +243,40 @@ impl<'a> Machine<'a> {
     }
 
     pub(super) fn eval(&mut self, expression: Value, env: FrameId, at: Place) -> Answer {
-        if self.depth == DEPTH_MAX {
-            return Err(fault(&at, format!("more than {DEPTH_MAX} calls are nested here"))
-                .hint("a recursion that does not end?")
-                .fatal());
-        }
-        self.depth += 1;
+        self.deeper(&at)?;
         let answer = self.eval_tail(expression, env, at);
         self.depth -= 1;
         answer
     }
 
+    /// Goes one call deeper, for whatever calls itself in the end; who called it comes back up.
+    pub(super) fn deeper(&mut self, at: &Place) -> Result<(), Box<Fault>> {
+        if self.depth == DEPTH_MAX {
+            return Err(fault(at, format!("more than {DEPTH_MAX} calls are nested here"))
+                .hint("a recursion that does not end?")
+                .fatal());
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    /// Counts `byte` more bytes as taken.
+    pub(super) fn take(&mut self, byte: usize, at: &Place) -> Result<(), Box<Fault>> {
+        self.store.take(byte).map_err(|error| out_of_memory(at, &error))
+    }
+
+    /// Takes one step.
+    pub(super) fn step(&mut self, at: &Place) -> Result<(), Box<Fault>> {
+        self.steps += 1;
+        if self.steps + self.store.walked() / WALKED_PER_STEP > STEPS_MAX {
+            return Err(fault(at, format!("more than {STEPS_MAX} steps were taken")).fatal());
+        }
+        Ok(())
+    }
+
     fn eval_tail(&mut self, mut expression: Value, mut env: FrameId, mut at: Place) -> Answer {
         loop {
-            self.steps += 1;
-            if self.steps > STEPS_MAX {
-                return Err(fault(&at, format!("more than {STEPS_MAX} steps were taken")).fatal());
-            }
+            self.step(&at)?;
             let cell = match expression {
                 Value::Symbol(name) => return self.value_of(name, env, &at),
                 Value::Pair(cell) => cell,
@@ -311,7 +333,13 @@ impl<'a> Machine<'a> {
                     Next::Tail(expression, env, at) => self.eval(expression, env, at),
                 }
             }
-            Value::Procedure(index) => procedures::TABLE[index].1(self, arguments, at),
+            Value::Procedure(index) => {
+                self.step(at)?;
+                self.deeper(at)?;
+                let answer = procedures::TABLE[index].1(self, arguments, at);
+                self.depth -= 1;
+                answer
+            }
             Value::FilterName(id, shape) => self.filter(id, shape, &arguments, at),
             Value::Filter(filter) if arguments.is_empty() => Ok(Value::Filter(filter)),
             other => Err(fault(at, format!("{} cannot be called", self.store.kind(&other)))),
@@ -366,20 +394,33 @@ impl<'a> Machine<'a> {
 
     /// What a name means: a variable, a procedure, or a word of the vocabulary.
     pub(super) fn value_of(&mut self, name: Symbol, env: FrameId, at: &Place) -> Answer {
+        match self.meaning(name, env, at)? {
+            Some(value) => Ok(value),
+            None => Err(self.unknown(&self.store.name(name), at)),
+        }
+    }
+
+    /// The same, and `None` for a name that means nothing.
+    pub(super) fn meaning(
+        &mut self,
+        name: Symbol,
+        env: FrameId,
+        at: &Place,
+    ) -> Result<Option<Value>, Box<Fault>> {
         if let Some(value) = self.store.lookup(env, name) {
-            return Ok(value.clone());
+            return Ok(Some(value.clone()));
         }
         let text = self.store.name(name);
         if let Some(index) = procedures::index_of(&text) {
-            return Ok(Value::Procedure(index));
+            return Ok(Some(Value::Procedure(index)));
         }
         match self.vocabulary.in_profile(&text) {
-            Some(Named::Operation(id)) => return Ok(Value::Operation(Some(id), name)),
-            Some(Named::Dropped) => return Ok(Value::Operation(None, name)),
+            Some(Named::Operation(id)) => return Ok(Some(Value::Operation(Some(id), name))),
+            Some(Named::Dropped) => return Ok(Some(Value::Operation(None, name))),
             None => {}
         }
         if let Some((id, shape)) = self.vocabulary.filter_named(&text) {
-            return Ok(Value::FilterName(id, shape));
+            return Ok(Some(Value::FilterName(id, shape)));
         }
         if let Some(expression) = self.vocabulary.expression(&text) {
             let (forms, _) = read(&at.file, expression.as_bytes());
@@ -390,16 +431,16 @@ impl<'a> Machine<'a> {
                 .store
                 .intern(form)
                 .map_err(|error| out_of_memory(at, &error))?;
-            return self.eval(value, self.globals, at.clone());
+            return self.eval(value, self.globals, at.clone()).map(Some);
         }
         let looks_constant = text.contains(|c: char| c.is_ascii_uppercase())
             && text
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         if self.vocabulary.is_constant(&text) || matches!(&*text, "unix-socket" | "unix") || looks_constant {
-            return Ok(Value::Symbol(name));
+            return Ok(Some(Value::Symbol(name)));
         }
-        Err(self.unknown(&text, at))
+        Ok(None)
     }
 
     fn unknown(&self, name: &str, at: &Place) -> Box<Fault> {

@@ -1,6 +1,7 @@
 //! Filters: the conditions of a rule, as the kernel tests them against a target.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::decide::Semantics;
 use super::target::{Host, Target};
@@ -8,6 +9,10 @@ use super::vocabulary::Shape;
 
 /// Deepest nesting of `require-all`, `require-any` and `require-not`.
 pub(super) const DEPTH_MAX: usize = 64;
+
+/// What a compiled expression takes at least, and for each byte of its text, in bytes; both as measured.
+const REGEX_BYTE: usize = 8 * 1024;
+const REGEX_PER_BYTE: usize = 512;
 
 /// A condition.
 #[derive(Debug, Clone)]
@@ -69,11 +74,11 @@ pub struct Pattern {
     /// How it is compared.
     pub shape: Shape,
     /// The text as written.
-    pub text: Box<str>,
+    pub text: Arc<str>,
     /// The text without regard to case.
-    folded: Box<str>,
+    folded: Arc<str>,
     /// For [`Shape::Regex`]: with and without regard to case.
-    regex: Option<Box<(regex::Regex, regex::Regex)>>,
+    regex: Option<Arc<(regex::Regex, regex::Regex)>>,
 }
 
 /// What an end of an IP connection must be.
@@ -96,7 +101,7 @@ impl Pattern {
     /// A regular expression that cannot be translated; the reason is a fragment of a sentence.
     pub(super) fn new(shape: Shape, text: &str) -> Result<Self, String> {
         let regex = match shape {
-            Shape::Regex => Some(Box::new((
+            Shape::Regex => Some(Arc::new((
                 super::regex::compile(text, false)?,
                 super::regex::compile(text, true)?,
             ))),
@@ -108,6 +113,15 @@ impl Pattern {
             folded: fold(text).into(),
             regex,
         })
+    }
+
+    /// How much memory it takes, in bytes, about; copies share it.
+    pub(super) fn size_byte(&self) -> usize {
+        let texts = 2 * self.text.len();
+        match self.shape {
+            Shape::Regex => texts + REGEX_BYTE + REGEX_PER_BYTE * self.text.len(),
+            Shape::Literal | Shape::Prefix | Shape::Subpath => texts,
+        }
     }
 
     /// Whether `text` is what it must be; `folded` is the same text without regard to case, if it is to be
@@ -159,9 +173,30 @@ impl Filter {
             Self::All(filters) | Self::Any(filters) => {
                 1 + filters.iter().map(Self::depth).max().unwrap_or_default()
             }
-            Self::Not(filter) => 1 + filter.depth(),
+            Self::Not(filter)
+            | Self::Test(Test::UnixSocket {
+                path: Some(filter), ..
+            }) => 1 + filter.depth(),
             Self::Test(_) => 1,
         }
+    }
+
+    /// How much memory a copy takes, in bytes, about. Texts are shared.
+    pub(super) fn size_byte(&self) -> usize {
+        let inside = match self {
+            Self::All(filters) | Self::Any(filters) => filters.iter().map(Self::size_byte).sum(),
+            Self::Not(filter)
+            | Self::Test(Test::UnixSocket {
+                path: Some(filter), ..
+            }) => filter.size_byte(),
+            Self::Test(Test::Number { values, .. }) => values
+                .iter()
+                .map(|(_, name)| size_of::<(i64, String)>() + name.len())
+                .sum(),
+            Self::Test(Test::Unheld { text }) => text.len(),
+            Self::Test(_) => 0,
+        };
+        size_of::<Self>() + inside
     }
 
     /// Every test in it, in order.

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use super::Place;
 use super::eval::{Answer, Fault, Machine, fault, out_of_memory};
-use super::rules::Modifier;
+use super::rules::{MESSAGE_FILTER, Modifier};
 use super::value::{Closure, ClosureId, FrameId, PairId, Value, is_true};
-
-/// Deepest nesting of a template.
-const TEMPLATE_DEPTH_MAX: usize = 256;
 
 /// Expressions that are not calls. Their symbols are interned first, so that their number is their place here.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +82,7 @@ impl Machine<'_> {
                 None => return Err(fault(at, "quote needs an expression")),
             },
             Special::Quasiquote => match parts.first() {
-                Some((template, place)) => self.quasiquote(template, env, 0, place)?,
+                Some((template, place)) => self.quasiquote(template, env, place)?,
                 None => return Err(fault(at, "quasiquote needs an expression")),
             },
             Special::If => return self.branch(&parts, env, at),
@@ -148,7 +145,7 @@ impl Machine<'_> {
                 }
                 self.rules.truncate(count);
                 Value::Modifier(Arc::new(Modifier {
-                    name: "apply-message-filter".to_owned(),
+                    name: MESSAGE_FILTER.to_owned(),
                     argument: None,
                 }))
             }
@@ -219,7 +216,12 @@ impl Machine<'_> {
             let data = self.store.pair(*id).car.clone();
             let is_else = matches!(data, Value::Symbol(name) if name == otherwise);
             let (members, _) = self.store.parts(&data);
-            if is_else || members.iter().any(|(member, _)| self.equal(member, &key)) {
+            let mut chosen = is_else;
+            for (member, _) in members {
+                self.step(place)?;
+                chosen |= self.equal(&member, &key);
+            }
+            if chosen {
                 return self.sequence(&self.behind(clause), env);
             }
         }
@@ -443,8 +445,14 @@ impl Machine<'_> {
         let value = self.eval(condition.clone(), env, place.clone())?;
         let counts = (self.filters.len(), self.modifiers.len());
         match (special, value) {
-            (Special::WithModifier, Value::Modifier(modifier)) => self.modifiers.push((*modifier).clone()),
-            (Special::WithFilter, Value::Filter(filter)) => self.filters.push((*filter).clone()),
+            (Special::WithModifier, Value::Modifier(modifier)) => {
+                self.take(modifier.size_byte(), at)?;
+                self.modifiers.push((*modifier).clone());
+            }
+            (Special::WithFilter, Value::Filter(filter)) => {
+                self.take(filter.size_byte(), at)?;
+                self.filters.push((*filter).clone());
+            }
             (_, other) => {
                 return Err(fault(
                     place,
@@ -464,10 +472,14 @@ impl Machine<'_> {
         result
     }
 
-    fn quasiquote(&mut self, template: &Value, env: FrameId, depth: usize, at: &Place) -> Answer {
-        if depth > TEMPLATE_DEPTH_MAX {
-            return Err(fault(at, "the template nests too deep").fatal());
-        }
+    fn quasiquote(&mut self, template: &Value, env: FrameId, at: &Place) -> Answer {
+        self.deeper(at)?;
+        let list = self.filled_in(template, env);
+        self.depth -= 1;
+        list
+    }
+
+    fn filled_in(&mut self, template: &Value, env: FrameId) -> Answer {
         let (unquote, splice) = (
             self.store.symbol("unquote"),
             self.store.symbol("unquote-splicing"),
@@ -481,7 +493,7 @@ impl Machine<'_> {
         {
             return self.eval(expression.clone(), env, place.clone());
         }
-        let mut list = self.quasiquote_tail(&tail, env, depth, at)?;
+        let mut list = tail;
         for (part, place) in parts.into_iter().rev() {
             let (inner, _) = self.store.parts(&part);
             if let [(Value::Symbol(name), _), (expression, expression_at)] = inner.as_slice()
@@ -494,17 +506,10 @@ impl Machine<'_> {
                 list = joined.map_err(|error| out_of_memory(&place, &error))?;
                 continue;
             }
-            let item = self.quasiquote(&part, env, depth + 1, &place)?;
+            let item = self.quasiquote(&part, env, &place)?;
             let joined = self.store.cons(item, list, place.clone());
             list = joined.map_err(|error| out_of_memory(&place, &error))?;
         }
         Ok(list)
-    }
-
-    fn quasiquote_tail(&mut self, tail: &Value, env: FrameId, depth: usize, at: &Place) -> Answer {
-        match tail {
-            Value::Pair(_) => self.quasiquote(tail, env, depth + 1, at),
-            other => Ok(other.clone()),
-        }
     }
 }

@@ -17,6 +17,9 @@ use scheme::{
 /// Longest text a profile can put together, in bytes; a pattern of the kernel has at most 65535.
 const STRING_MAX_BYTE: usize = 64 * 1024;
 
+/// How many bytes of a text are looked at like one part of a list.
+const TEXT_PER_PART: usize = 64;
+
 /// A procedure.
 type Procedure = fn(&mut Machine<'_>, Vec<Value>, &Place) -> Answer;
 
@@ -65,7 +68,7 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
     ("debug", nothing),
     ("define-storage-class", nothing),
     ("defined?", |m, a, at| match a.as_slice() {
-        [Value::Symbol(name)] => Ok(Value::Bool(m.value_of(*name, m.globals, at).is_ok())),
+        [Value::Symbol(name)] => Ok(Value::Bool(m.meaning(*name, m.globals, at)?.is_some())),
         [_] => Ok(Value::Bool(true)),
         _ => Err(fault(at, "defined? takes a symbol")),
     }),
@@ -76,7 +79,7 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
     ("equal?", |m, a, at| same(m, &a, at)),
     ("eqv?", |m, a, at| same(m, &a, at)),
     ("error", |m, a, at| {
-        let said: Vec<String> = a.iter().map(|value| m.shown(value)).collect();
+        let said: Vec<String> = a.iter().take(16).map(|value| m.shown(value)).collect();
         Err(fault(at, format!("the profile says: {}", said.join(" "))))
     }),
     ("for-each", |m, a, at| map(m, a, at).map(|_| Value::Unspecified)),
@@ -192,6 +195,7 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
         let mut joined = String::new();
         for index in 0..a.len() {
             joined.push_str(&text(m, "string-append", &a, index, at)?);
+            check_length(&joined, at)?;
         }
         string(m, joined, at)
     }),
@@ -287,11 +291,15 @@ fn path_ancestors(machine: &mut Machine<'_>, arguments: Vec<Value>, at: &Place) 
         .ancestors()
         .skip(1)
         .filter(|ancestor| !ancestor.as_str().is_empty());
-    let filters = ancestors
-        .map(|ancestor| Pattern::new(Shape::Literal, ancestor.as_str()))
-        .map(|pattern| pattern.map(|pattern| Filter::Test(Test::Path(pattern))))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| fault(at, error))?;
+    let mut filters = Vec::new();
+    for ancestor in ancestors {
+        let pattern = Pattern::new(Shape::Literal, ancestor.as_str()).map_err(|error| fault(at, error))?;
+        machine.take(pattern.size_byte(), at)?;
+        filters.push(Filter::Test(Test::Path(pattern)));
+    }
+    if filters.is_empty() {
+        return Err(fault(at, format!("`{path}` lies in no folder")));
+    }
     machine.combined(Filter::Any(filters), at)
 }
 
@@ -310,7 +318,7 @@ fn combine(
 }
 
 fn filters(
-    machine: &Machine<'_>,
+    machine: &mut Machine<'_>,
     name: &str,
     arguments: &[Value],
     at: &Place,
@@ -318,7 +326,10 @@ fn filters(
     arguments
         .iter()
         .map(|argument| match argument {
-            Value::Filter(filter) => Ok((**filter).clone()),
+            Value::Filter(filter) => {
+                machine.take(filter.size_byte(), at)?;
+                Ok((**filter).clone())
+            }
             other => Err(fault(
                 at,
                 format!("{name} takes filters, not {}", machine.store.kind(other)),
@@ -336,7 +347,10 @@ fn text(
     at: &Place,
 ) -> Result<Arc<str>, Box<Fault>> {
     match arguments.get(index) {
-        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::String(text)) => {
+            machine.store.walk(text.len() / TEXT_PER_PART);
+            Ok(text.clone())
+        }
         Some(Value::Bool(false)) => Err(fault(at, format!("{name} takes strings, not #f"))
             .hint("is a parameter not defined? give it with -D NAME=VALUE")),
         Some(other) => Err(fault(
@@ -348,15 +362,30 @@ fn text(
 }
 
 fn string(machine: &mut Machine<'_>, text: String, at: &Place) -> Answer {
-    if text.len() > STRING_MAX_BYTE {
-        return Err(fault(
-            at,
-            format!("the string has more than {STRING_MAX_BYTE} bytes"),
-        ));
+    check_length(&text, at)?;
+    if text.contains('\0') {
+        return Err(fault(at, "there is a NUL byte in a string"));
     }
-    let taken = machine.store.take(text.len());
-    taken.map_err(|error| out_of_memory(at, &error))?;
+    machine.take(text.len(), at)?;
     Ok(Value::String(text.into()))
+}
+
+/// Refuses a text that is longer than any of a profile.
+pub(super) fn check_length(text: &str, at: &Place) -> Result<(), Box<Fault>> {
+    if text.len() > STRING_MAX_BYTE {
+        let message = format!("the string has more than {STRING_MAX_BYTE} bytes");
+        return Err(fault(at, message));
+    }
+    Ok(())
+}
+
+/// Refuses a filter that nests too deep.
+pub(super) fn check_depth(filter: &Filter, at: &Place) -> Result<(), Box<Fault>> {
+    if filter.depth() > super::filter::DEPTH_MAX {
+        let message = format!("more than {} filters are nested here", super::filter::DEPTH_MAX);
+        return Err(fault(at, message));
+    }
+    Ok(())
 }
 
 fn list(machine: &mut Machine<'_>, items: Vec<Value>, at: &Place) -> Answer {
@@ -384,6 +413,7 @@ impl Machine<'_> {
             let Some((a, b)) = left.pop() else {
                 return true;
             };
+            self.store.walk(1);
             let alike = match (&a, &b) {
                 (Value::Pair(a), Value::Pair(b)) if a != b => {
                     let (a, b) = (self.store.pair(*a), self.store.pair(*b));
@@ -396,7 +426,10 @@ impl Machine<'_> {
                 (Value::Int(a), Value::Int(b)) => a == b,
                 (Value::Real(a), Value::Real(b)) => a.total_cmp(b).is_eq(),
                 (Value::Char(a), Value::Char(b)) => a == b,
-                (Value::String(a), Value::String(b)) => a == b,
+                (Value::String(a), Value::String(b)) => {
+                    self.store.walk(a.len() / TEXT_PER_PART);
+                    a == b
+                }
                 (Value::Symbol(a), Value::Symbol(b)) => a == b,
                 (Value::Operation(a, _), Value::Operation(b, _)) => a == b,
                 (Value::Procedure(a), Value::Procedure(b)) => a == b,
@@ -429,12 +462,8 @@ impl Machine<'_> {
 
     /// A combination of filters, unless it nests too deep.
     pub(super) fn combined(&mut self, filter: Filter, at: &Place) -> Answer {
-        if filter.depth() > super::filter::DEPTH_MAX {
-            let message = format!("more than {} filters are nested here", super::filter::DEPTH_MAX);
-            return Err(fault(at, message));
-        }
-        let taken = self.store.take(filter.tests().len() * 128);
-        taken.map_err(|error| out_of_memory(at, &error))?;
+        check_depth(&filter, at)?;
+        self.take(filter.size_byte(), at)?;
         Ok(Value::Filter(Arc::new(filter)))
     }
 }

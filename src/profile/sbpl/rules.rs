@@ -7,13 +7,17 @@ use serde::Serialize;
 
 use super::Place;
 use super::decide::Verdict;
-use super::eval::{Answer, Fault, Machine, fault, out_of_memory};
+use super::eval::{Answer, Fault, Machine, fault};
 use super::filter::{EndpointPattern, Filter, Pattern, Test};
+use super::procedures::{check_depth, check_length};
 use super::value::{FrameId, Value};
 use super::vocabulary::{Argument, FilterId, ModifierArgument, OperationId, Shape, Vocabulary};
 
 /// Filters whose names are few and all known, so that another name is a mistake.
 const CLOSED: [&str; 4] = ["target", "semaphore", "vnode-type", "socket"];
+
+/// The modifier that holds the rules for single messages.
+pub(super) const MESSAGE_FILTER: &str = "apply-message-filter";
 
 /// What `policy.scm` of macOS 10.15 allows every profile with `(target self)`.
 const IMPLICIT: [&str; 2] = ["signal", "mach-task-name"];
@@ -127,6 +131,13 @@ impl Ruleset {
     }
 }
 
+impl Modifier {
+    /// How much memory a copy takes, in bytes, about.
+    pub(super) fn size_byte(&self) -> usize {
+        size_of::<Self>() + self.name.len() + self.argument.as_ref().map_or(0, String::len)
+    }
+}
+
 impl Rule {
     /// The text that `(with message …)` puts on reports of this rule.
     pub fn message(&self) -> Option<&str> {
@@ -138,7 +149,7 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "({}", self.verdict)?;
-        for (_, name) in &self.operations {
+        for name in self.operations.iter().map(|(_, name)| name).chain(&self.dropped) {
             write!(f, " {name}")?;
         }
         for filter in &self.filters {
@@ -153,9 +164,11 @@ impl fmt::Display for Rule {
 
 impl fmt::Display for Modifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.argument {
-            Some(argument) => write!(f, "(with {} {})", self.name, super::filter::quoted(argument)),
-            None => write!(f, "(with {})", self.name),
+        match (&self.argument, self.name.as_str()) {
+            (None, MESSAGE_FILTER) => write!(f, "({MESSAGE_FILTER})"),
+            (None, name) => write!(f, "(with {name})"),
+            (Some(number), "send-signal" | "errno") => write!(f, "(with {} {number})", self.name),
+            (Some(text), name) => write!(f, "(with {name} {})", super::filter::quoted(text)),
         }
     }
 }
@@ -175,8 +188,14 @@ impl Machine<'_> {
             match argument {
                 Value::Operation(Some(id), name) => rule.operations.push((id, self.store.name(name))),
                 Value::Operation(None, name) => rule.dropped.push(self.store.name(name)),
-                Value::Filter(filter) => rule.filters.push((*filter).clone()),
-                Value::Modifier(modifier) => rule.modifiers.push((*modifier).clone()),
+                Value::Filter(filter) => {
+                    self.take(filter.size_byte(), at)?;
+                    rule.filters.push((*filter).clone());
+                }
+                Value::Modifier(modifier) => {
+                    self.take(modifier.size_byte(), at)?;
+                    rule.modifiers.push((*modifier).clone());
+                }
                 Value::Bool(false) => {
                     return Err(fault(at, "there is #f where a filter should be")
                         .hint("is a parameter not defined? give it with -D NAME=VALUE"));
@@ -193,8 +212,10 @@ impl Machine<'_> {
         if rule.operations.is_empty() && rule.dropped.is_empty() {
             return Err(fault(at, format!("this {verdict} names no operation")));
         }
-        self.check_categories(&rule, at)?;
         // A condition around a rule goes with each of the rule's own.
+        let around: usize = self.filters.iter().map(Filter::size_byte).sum();
+        let names = (rule.operations.len() + rule.dropped.len()) * size_of::<(OperationId, Arc<str>)>();
+        self.take(size_of::<Rule>() + names + around, at)?;
         for outer in &self.filters {
             let inner = std::mem::take(&mut rule.filters);
             rule.filters = vec![if inner.is_empty() {
@@ -203,24 +224,26 @@ impl Machine<'_> {
                 Filter::All(vec![Filter::Any(inner), outer.clone()])
             }];
         }
-        let taken = rule
-            .filters
+        rule.filters
             .iter()
-            .map(|filter| 128 * filter.tests().len())
-            .sum::<usize>();
-        self.store
-            .take(256 + taken)
-            .map_err(|error| out_of_memory(at, &error))?;
+            .try_for_each(|filter| check_depth(filter, at))?;
+        self.check_categories(&rule, at)?;
         self.rules.push(rule);
         Ok(Value::Unspecified)
     }
 
     /// Refuses filters that do not go with the rule's operations, as the compiler does.
     fn check_categories(&self, rule: &Rule, at: &Place) -> Result<(), Box<Fault>> {
+        let mut seen: Vec<&str> = Vec::new();
         for test in rule.filters.iter().flat_map(Filter::tests) {
             let Some(category) = self.category(test) else {
                 continue;
             };
+            // A rule can have a hundred thousand filters, but they are of few kinds.
+            if seen.contains(&category) {
+                continue;
+            }
+            seen.push(category);
             let stranger = rule
                 .operations
                 .iter()
@@ -250,11 +273,16 @@ impl Machine<'_> {
         let tests = match &kind.argument {
             Argument::Endpoint => self.endpoints(kind.name == "local", arguments, at)?,
             _ if ["process", "system", "extension"].contains(&kind.category) => {
-                let said: Vec<String> = arguments
-                    .iter()
-                    .map(|value| format!(" {}", self.shown(value)))
-                    .collect();
-                let text = format!("({}{})", kind.name, said.concat());
+                let mut text = format!("({}", kind.name);
+                for value in arguments {
+                    text.push(' ');
+                    text.push_str(&match value {
+                        Value::String(string) => super::filter::quoted(string),
+                        other => self.shown(other),
+                    });
+                    check_length(&text, at)?;
+                }
+                text.push(')');
                 vec![Filter::Test(Test::Unheld { text })]
             }
             Argument::Pattern => self.patterns(kind.name, kind.category, shape, arguments, at)?,
@@ -284,7 +312,7 @@ impl Machine<'_> {
     }
 
     fn patterns(
-        &self,
+        &mut self,
         name: &'static str,
         category: &str,
         shape: Shape,
@@ -304,6 +332,7 @@ impl Machine<'_> {
             };
             let pattern = Pattern::new(shape, text)
                 .map_err(|why| fault(at, format!("the expression `{text}` {why}")))?;
+            self.take(pattern.size_byte(), at)?;
             filters.push(Filter::Test(if name == "path" {
                 Test::Path(pattern)
             } else {

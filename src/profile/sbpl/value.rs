@@ -3,6 +3,7 @@
 //! Pairs, frames and closures live in the store until the run is over, and values name them by number. So
 //! nothing has to be freed in order, however a profile nests them, and one figure bounds the memory of a run.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ use super::vocabulary::{FilterId, OperationId, Shape};
 
 /// Most memory a run may take, in bytes, about.
 const MEMORY_MAX_BYTE: usize = 64 * 1024 * 1024;
+
+/// Most variables of a frame that are searched one by one.
+const SEARCHED_MAX: usize = 16;
 
 /// What an expression gives.
 #[derive(Debug, Clone)]
@@ -75,6 +79,46 @@ pub(super) struct Closure {
 struct Frame {
     outer: Option<FrameId>,
     variables: Vec<(Symbol, Value)>,
+    /// Where each variable is, once they are many.
+    index: Option<BTreeMap<Symbol, usize>>,
+}
+
+impl Frame {
+    fn new(outer: Option<FrameId>, variables: Vec<(Symbol, Value)>) -> Self {
+        let mut frame = Self {
+            outer,
+            variables,
+            index: None,
+        };
+        frame.index_many();
+        frame
+    }
+
+    /// Where the variable called `name` is; the first of that name counts.
+    fn place_of(&self, name: Symbol) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.get(&name).copied(),
+            None => self.variables.iter().position(|(known, _)| *known == name),
+        }
+    }
+
+    fn push(&mut self, name: Symbol, value: Value) {
+        self.variables.push((name, value));
+        match &mut self.index {
+            Some(index) => {
+                index.insert(name, self.variables.len() - 1);
+            }
+            None => self.index_many(),
+        }
+    }
+
+    fn index_many(&mut self) {
+        if self.variables.len() > SEARCHED_MAX {
+            let places = self.variables.iter().enumerate().rev();
+            let places = places.map(|(place, (name, _))| (*name, place));
+            self.index = Some(places.collect());
+        }
+    }
 }
 
 /// The run needs more memory than it may have.
@@ -90,6 +134,8 @@ pub(super) struct Store {
     frames: Vec<Frame>,
     closures: Vec<Closure>,
     taken_byte: usize,
+    /// How many parts of lists, frames and texts were looked at.
+    walked: Cell<usize>,
 }
 
 impl Store {
@@ -99,12 +145,10 @@ impl Store {
             names: Vec::new(),
             symbols: BTreeMap::new(),
             pairs: Vec::new(),
-            frames: vec![Frame {
-                outer: None,
-                variables: Vec::new(),
-            }],
+            frames: vec![Frame::new(None, Vec::new())],
             closures: Vec::new(),
             taken_byte: 0,
+            walked: Cell::new(0),
         };
         (store, FrameId(0))
     }
@@ -116,6 +160,16 @@ impl Store {
             return Err(OutOfMemory);
         }
         Ok(())
+    }
+
+    /// Counts `parts` more parts of something as looked at.
+    pub(super) fn walk(&self, parts: usize) {
+        self.walked.set(self.walked.get().saturating_add(parts));
+    }
+
+    /// How many parts of lists, frames and texts were looked at.
+    pub(super) fn walked(&self) -> usize {
+        self.walked.get()
     }
 
     pub(super) fn symbol(&mut self, name: &str) -> Symbol {
@@ -166,6 +220,7 @@ impl Store {
             rest = pair.cdr.clone();
             // Nothing here makes a list that ends in itself: pairs do not change.
         }
+        self.walk(parts.len());
         (parts, rest)
     }
 
@@ -185,19 +240,16 @@ impl Store {
         variables: Vec<(Symbol, Value)>,
     ) -> Result<FrameId, OutOfMemory> {
         self.take(size_of::<Frame>() + variables.len() * size_of::<(Symbol, Value)>())?;
-        self.frames.push(Frame {
-            outer: Some(outer),
-            variables,
-        });
+        self.frames.push(Frame::new(Some(outer), variables));
         Ok(FrameId(number(self.frames.len() - 1)))
     }
 
     pub(super) fn define(&mut self, env: FrameId, name: Symbol, value: Value) -> Result<(), OutOfMemory> {
         self.take(size_of::<(Symbol, Value)>())?;
-        let variables = &mut self.frames[index(env.0)].variables;
-        match variables.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, slot)) => *slot = value,
-            None => variables.push((name, value)),
+        let frame = &mut self.frames[index(env.0)];
+        match frame.place_of(name) {
+            Some(place) => frame.variables[place].1 = value,
+            None => frame.push(name, value),
         }
         Ok(())
     }
@@ -207,8 +259,8 @@ impl Store {
         let mut next = Some(env);
         while let Some(id) = next {
             let frame = &mut self.frames[index(id.0)];
-            if let Some((_, slot)) = frame.variables.iter_mut().find(|(known, _)| *known == name) {
-                *slot = value;
+            if let Some(place) = frame.place_of(name) {
+                frame.variables[place].1 = value;
                 return true;
             }
             next = frame.outer;
@@ -220,9 +272,10 @@ impl Store {
         let mut next = Some(env);
         while let Some(id) = next {
             let frame = &self.frames[index(id.0)];
-            if let Some((_, value)) = frame.variables.iter().find(|(known, _)| *known == name) {
-                return Some(value);
+            if let Some(place) = frame.place_of(name) {
+                return Some(&frame.variables[place].1);
             }
+            self.walk(1);
             next = frame.outer;
         }
         None

@@ -80,6 +80,9 @@ pub enum Named {
 /// what is tried.
 const UNIVERSAL: [&str; 3] = ["process", "system", "extension"];
 
+/// Longest name that is compared with known ones, which are shorter.
+const NAME_MAX_BYTE: usize = 100;
+
 /// The names one release knows.
 #[derive(Debug)]
 pub struct Vocabulary {
@@ -340,6 +343,9 @@ impl Vocabulary {
 
 /// The member of `known` that looks most like `name`, if one looks like it at all.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > NAME_MAX_BYTE {
+        return None;
+    }
     known
         .map(|candidate| (strsim::normalized_damerau_levenshtein(candidate, name), candidate))
         .filter(|(likeness, _)| *likeness >= 0.6)

@@ -157,6 +157,7 @@ pub(super) fn append(machine: &mut Machine<'_>, mut arguments: Vec<Value>, at: &
     };
     let mut items = Vec::new();
     for argument in &arguments {
+        machine.step(at)?;
         items.extend(machine.store.parts(argument).0.into_iter().map(|(part, _)| part));
     }
     let list = machine.store.list(items.into_iter(), last, at);
@@ -178,18 +179,12 @@ pub(super) fn map(machine: &mut Machine<'_>, mut arguments: Vec<Value>, at: &Pla
         return Err(fault(at, "a procedure and a list are taken here"));
     }
     let procedure = arguments.remove(0);
-    let lists: Vec<Vec<Value>> = arguments
-        .iter()
-        .map(|list| {
-            machine
-                .store
-                .parts(list)
-                .0
-                .into_iter()
-                .map(|(part, _)| part)
-                .collect()
-        })
-        .collect();
+    let mut lists: Vec<Vec<Value>> = Vec::with_capacity(arguments.len());
+    for argument in &arguments {
+        machine.step(at)?;
+        let (parts, _) = machine.store.parts(argument);
+        lists.push(parts.into_iter().map(|(part, _)| part).collect());
+    }
     let length = lists.iter().map(Vec::len).min().unwrap_or_default();
     let mut results = Vec::with_capacity(length);
     for index in 0..length {
@@ -211,6 +206,7 @@ pub(super) fn find(machine: &mut Machine<'_>, arguments: &[Value], at: &Place, p
             (Value::Pair(inner), true) => machine.store.pair(*inner).car.clone(),
             (car, _) => car.clone(),
         };
+        machine.step(at)?;
         if machine.equal(&candidate, wanted) {
             return Ok(if pairs { pair.car } else { rest });
         }
