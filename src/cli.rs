@@ -6,6 +6,7 @@ pub mod denials;
 pub mod exec;
 pub mod host;
 pub mod jobs;
+pub mod lint;
 pub mod origin;
 pub mod probe;
 pub mod profile;
@@ -127,6 +128,9 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Drain => jobs::drain(&socket()?),
         Command::Resume(args) => jobs::resume(args, &socket()?),
         Command::Route(args) => route::run(args, &load(path)?.config),
+        Command::Profile(profile::ProfileArgs {
+            command: profile::ProfileCommand::Lint(args),
+        }) => lint::run(args),
         Command::Profile(args) => profile::run(args, load(path)?, config_file(path)),
         Command::Host(args) => {
             host::run(args, &load(path)?.config, &Host::system(), &mut std::io::stdout())?;

@@ -10,6 +10,7 @@ pub mod denials;
 pub mod diff;
 pub mod disputed;
 pub mod expect;
+pub mod lint;
 pub mod policy;
 pub mod render;
 pub mod sbpl;

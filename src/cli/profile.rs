@@ -36,7 +36,7 @@ const PROBE_PROCESSES: u64 = 256;
 #[derive(Debug, Args)]
 pub struct ProfileArgs {
     #[command(subcommand)]
-    command: ProfileCommand,
+    pub(super) command: ProfileCommand,
 }
 
 impl ProfileArgs {
@@ -82,6 +82,9 @@ pub enum ProfileCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Tell what sandbox profiles of macOS say and do not mean. Works on any host. Ends with 1 when anything is
+    /// found, and with 2 when a file is no profile.
+    Lint(super::lint::LintArgs),
     /// List what the sandbox of macOS kept jobs from, and what would allow it. Reads the unified log of this host.
     Denials(super::denials::DenialsArgs),
     /// Ask the sandbox of this Mac how it decides where sources disagree, and compare the answers with what `explain`
@@ -113,6 +116,7 @@ pub fn run(args: &ProfileArgs, loaded: Loaded, config_file: Utf8PathBuf) -> anyh
         ProfileCommand::ProbeSemantics(args) => {
             super::semantics::run(args, &crate::host::Host::system(), &mut std::io::stdout())
         }
+        ProfileCommand::Lint(args) => super::lint::run(args),
         ProfileCommand::Denials(args) => {
             let host = crate::host::Host::system();
             super::denials::run(args, &loaded.config, config_file, &host, &mut std::io::stdout())

@@ -70,7 +70,7 @@ impl Desk {
 #[test]
 fn every_command_explains_itself() {
     let desk = Desk::new("");
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 22] = [
         &[],
         &["run"],
         &["exec"],
@@ -86,6 +86,7 @@ fn every_command_explains_itself() {
         &["profile"],
         &["profile", "render"],
         &["profile", "verify"],
+        &["profile", "lint"],
         &["profile", "denials"],
         &["profile", "probe-semantics"],
         &["host"],
