@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Makes up profiles, or regular expressions in them, and looks for one that breaks what must hold of all
+# (tests/fuzz/oracle). Needs a nightly toolchain; cargo-fuzz is installed if it is missing.
+#
+#   scripts/fuzz.sh                  profiles, until one breaks it or somebody ends it
+#   scripts/fuzz.sh regex 1800       regular expressions, for 1800 seconds
+#
+# What it learns is kept in tests/fuzz/target/corpus, what breaks it in tests/fuzz/artifacts.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly target=${1:-profile} seconds=${2:-0}
+readonly learned=tests/fuzz/target/corpus/$target
+
+cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet cargo-fuzz --locked
+mkdir -p "$learned"
+exec cargo +nightly fuzz run --fuzz-dir tests/fuzz "$target" "$learned" "tests/fuzz/corpus/$target" -- \
+    -dict=tests/fuzz/sbpl.dict -max_len=4096 -timeout=20 -rss_limit_mb=3000 -max_total_time="$seconds"
