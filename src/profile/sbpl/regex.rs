@@ -105,6 +105,9 @@ fn class(chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
                 if ahead.next() == Some('-') && ahead.next().is_some_and(|c| c != ']') {
                     chars.next();
                     let last = chars.next().ok_or("has a `[` without its `]`")?;
+                    if last == '[' && chars.peek() == Some(&':') {
+                        return Err("has a range that ends with a class".to_owned());
+                    }
                     out.push('-');
                     push_literal(out, member(last, chars)?);
                 }
@@ -177,6 +180,7 @@ mod tests {
             "[",
             "a\\",
             "[[:word:]]",
+            "[+-[:digit:]]",
             "(",
             "*a",
         ] {

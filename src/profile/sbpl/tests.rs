@@ -362,6 +362,13 @@ fn connections_are_decided_by_end_host_and_port() {
     // srt and Bazel had this hole: the near end of an unbound socket is anything.
     let hole = r#"(deny default) (allow network-outbound (local ip "localhost:*"))"#;
     assert_eq!(ask(hole, "network-outbound", "tcp:10.0.0.1:443"), Allow);
+    let udp = r#"(deny default) (allow network-outbound (local udp "localhost:*"))"#;
+    assert_eq!(ask(udp, "network-outbound", "udp:10.0.0.1:53"), Allow);
+    assert_eq!(
+        ask(udp, "network-outbound", "tcp:10.0.0.1:443"),
+        Deny,
+        "a socket has a protocol before it is bound"
+    );
     let socket = r#"(deny default) (allow network-outbound (literal "/private/var/run/mDNSResponder"))"#;
     assert_eq!(ask(socket, "network-outbound", "/var/run/mDNSResponder"), Allow);
     assert_eq!(ask(socket, "network-outbound", "/var/run/other"), Deny);
