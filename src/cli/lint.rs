@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Format;
 use crate::profile::lint::{Finding, lint};
 use crate::profile::sbpl::{
-    Imports, Place, Problem, Problems, Release, Semantics, Settings, check_syntax, compile,
+    Imports, Place, Problem, Problems, Release, Semantics, Settings, check_syntax, compile, read_file,
 };
 
 /// Version of the JSON answer.
@@ -105,7 +105,7 @@ fn answer(args: &LintArgs) -> anyhow::Result<(String, u8)> {
 }
 
 fn linted(file: Utf8PathBuf, syntax_only: bool, settings: &Settings) -> Linted {
-    let found = match std::fs::read(&file) {
+    let found = match read_file(&file) {
         Ok(text) if syntax_only => check_syntax(file.as_str(), &text).map(|_| Vec::new()),
         Ok(text) => compile(file.as_str(), &text, settings)
             .map(|ruleset| lint(&ruleset, &Semantics::of(settings.release))),
@@ -188,6 +188,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("TOP/none.sb:1:1: it cannot be read"), "{text}");
+        let (text, code) = told(&[], &["/dev/zero"]);
+        assert!(code == 2 && text.contains("more than 1048576"), "{text}");
     }
 
     #[test]

@@ -28,10 +28,12 @@ pub mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use decide::{Ruling, Semantics};
@@ -176,6 +178,18 @@ impl Settings {
 /// place; at most fifty of them.
 pub fn compile(name: &str, text: &[u8], settings: &Settings) -> Result<Ruleset, Problems> {
     eval::run(name, text, settings)
+}
+
+/// The text of the profile at `path`, as far as it can be one: a file without end is read to just beyond the
+/// limit, and is then refused for its size.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_file(path: &Utf8Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let limit = u64::try_from(read::TEXT_MAX_BYTE).unwrap_or(u64::MAX);
+    File::open(path)?.take(limit + 1).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Checks only that `text` is made of well-formed expressions, and returns how many.

@@ -4,7 +4,6 @@
 //! and three limits make sure that every run ends: steps, depth and memory. An expression at the top that
 //! fails is reported, and the run goes on behind it, so that one run finds several problems.
 
-use std::fs;
 use std::sync::Arc;
 use std::thread;
 
@@ -225,7 +224,8 @@ impl<'a> Machine<'a> {
             let hint = "name the folder that has it with --import-dir; on a Mac that is /System/Library/Sandbox/Profiles";
             return Err(fault(at, format!("there is no `{name}` to import")).hint(hint));
         };
-        let text = fs::read(&path).map_err(|error| fault(at, format!("`{path}` cannot be read: {error}")))?;
+        let text = super::read_file(&path)
+            .map_err(|error| fault(at, format!("`{path}` cannot be read: {error}")))?;
         self.take(text.len(), at)?;
         self.importing.push(name.to_owned());
         let goes_on = self.load(&path.as_str().into(), &text);
