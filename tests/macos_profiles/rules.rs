@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ephemerd::profile::Posture;
 use ephemerd::profile::decide::Verdict;
+use ephemerd::profile::lint::lint;
 use ephemerd::profile::policy::Network;
 use ephemerd::profile::sbpl::Semantics;
 use ephemerd::profile::sbpl::decide::Decider;
@@ -30,6 +31,29 @@ fn every_deny_carries_the_tag_of_the_job() {
             .map(ToString::to_string)
             .collect();
         assert_eq!(untagged, Vec::<String>::new(), "{posture}");
+    }
+}
+
+#[test]
+fn no_lint_finds_anything() {
+    let semantics = [true, false].map(|limit_per_rule| Semantics {
+        limit_per_rule,
+        ..Semantics::of(Release::NEWEST)
+    });
+    for posture in POSTURES {
+        for (release, network) in RELEASES.into_iter().zip([Network::None, Network::Host]) {
+            let subject = try_rendered(posture, release, |input| {
+                input.network = network;
+                input.extra_write = vec![path("/srv/cache")];
+                input.extra_read = vec![path("/srv/cache/read"), path("/Users/me/tools")];
+            });
+            let subject = subject.unwrap();
+            let found = semantics
+                .iter()
+                .flat_map(|semantics| lint(subject.ruleset(), semantics));
+            let told: Vec<String> = found.map(|finding| finding.to_string()).collect();
+            assert_eq!(told, Vec::<String>::new(), "{posture} {release}");
+        }
     }
 }
 
