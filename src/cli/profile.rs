@@ -43,7 +43,10 @@ impl ProfileArgs {
     /// Whether nothing is started that has to be ended.
     pub(super) fn only_answers(&self) -> bool {
         match &self.command {
-            ProfileCommand::Render(_) | ProfileCommand::Explain(_) | ProfileCommand::Diff(_) => true,
+            ProfileCommand::Render(_)
+            | ProfileCommand::Explain(_)
+            | ProfileCommand::Diff(_)
+            | ProfileCommand::Lint(_) => true,
             ProfileCommand::Verify { no_probes, .. } => *no_probes,
             ProfileCommand::Denials(_) | ProfileCommand::ProbeSemantics(_) => false,
         }
@@ -51,7 +54,10 @@ impl ProfileArgs {
 
     /// Whether the exit code 1 is an answer, so that errors need another one.
     pub(super) fn compares(&self) -> bool {
-        matches!(self.command, ProfileCommand::Explain(_) | ProfileCommand::Diff(_))
+        matches!(
+            self.command,
+            ProfileCommand::Explain(_) | ProfileCommand::Diff(_) | ProfileCommand::Lint(_)
+        )
     }
 }
 

@@ -88,7 +88,7 @@ impl SourceArgs {
     }
 
     fn file(&self, name: &str) -> anyhow::Result<Source> {
-        let bytes = std::fs::read(name).with_context(|| format!("could not read `{name}`"))?;
+        let bytes = sbpl::read_file(name.as_ref()).with_context(|| format!("could not read `{name}`"))?;
         let linux = match self.os {
             Some(os) => os == TargetOs::Linux,
             None => name.ends_with(".toml"),
