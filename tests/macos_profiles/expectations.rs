@@ -1,10 +1,15 @@
 //! Every expectation is met, under every reading of the kernel.
 
+use ephemerd::cli::profile::render::TargetOs;
+use ephemerd::job::JobSpec;
+use ephemerd::job::plan::{PlanError, Planner};
 use ephemerd::profile::Posture;
 use ephemerd::profile::decide::{Verdict, macos};
 use ephemerd::profile::expect::{self, Finding};
 use ephemerd::profile::policy::Network;
 use ephemerd::profile::render::RenderInput;
+use ephemerd::profile::sbpl::{Rule, Semantics, Target};
+use ephemerd::slot::{Account, Slot};
 
 use crate::subject::{POSTURES, RELEASES, Subject, path, places, readings, rendered, try_rendered};
 
@@ -61,6 +66,79 @@ fn expectations_hold_whichever_way_the_kernel_decides_what_is_in_doubt() {
             }
         }
     }
+}
+
+/// The last rule that names the operation or a family it belongs to and whose condition is met, as the common belief
+/// has it. It is wrong about the kernel; that the profile does not depend on it costs nothing.
+fn last_match(subject: &Subject, operation: &str, target: &str) -> Verdict {
+    let ruleset = subject.ruleset();
+    let vocabulary = ruleset.vocabulary;
+    let semantics = Semantics::of(vocabulary.release());
+    let asked = vocabulary.asked(operation).unwrap();
+    let target = Target::parse(vocabulary, asked, target).unwrap();
+    let family: Vec<_> = std::iter::successors(Some(asked), |id| vocabulary.operation(*id).parent).collect();
+    let decides = |rule: &&Rule| {
+        let filters = &rule.filters;
+        rule.operations.iter().any(|(id, _)| family.contains(id))
+            && (filters.is_empty() || filters.iter().any(|filter| filter.matches(&target, &semantics)))
+    };
+    match ruleset.rules.iter().rev().find(decides) {
+        Some(rule) => rule.verdict,
+        None => ruleset.verdict(asked, &target, &semantics).0,
+    }
+}
+
+#[test]
+fn expectations_hold_for_who_believes_that_the_last_match_wins() {
+    for posture in POSTURES {
+        let subject = rendered(posture, |_| ());
+        for Finding {
+            expectation, target, ..
+        } in findings(&subject)
+        {
+            for operation in macos::leaves(&expectation.op, expectation.verdict) {
+                let verdict = last_match(&subject, operation, &target);
+                assert_eq!(
+                    verdict, expectation.verdict,
+                    "{posture} {}: {operation}",
+                    expectation.id
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_job_whose_profile_misses_an_expectation_is_not_planned() {
+    let planner = |text: &str| {
+        let config = ephemerd::config::parse(text, "test").unwrap().config;
+        let platform = TargetOs::MacOs26.platform(&config);
+        Planner::new(config, "/etc/ephemerd/ephemerd.toml".into(), platform).unwrap()
+    };
+    let account = Account {
+        name: "_ephemerd1".into(),
+        uid: 451,
+        gid: 450,
+    };
+    let slot = Slot {
+        index: 1,
+        account,
+        first_port: 21_000,
+        last_port: 21_099,
+    };
+    let job = "aaaaaaaaaaa".parse().unwrap();
+    let spec: JobSpec = serde_json::from_value(serde_json::json!({
+        "origin": {"repo": "acme/app", "event": "push"}, "command": ["true"], "env": {},
+    }))
+    .unwrap();
+    planner("").checked(&job, &spec, &slot).unwrap();
+    let unmet = planner("[native]\nextra_read = [\"/Users/somebody\"]").checked(&job, &spec, &slot);
+    assert!(
+        matches!(unmet, Err(PlanError::Unmet(finding)) if finding.expectation.id == "mac-home-file-read")
+    );
+    let elsewhere = Slot { index: 9, ..slot };
+    let nowhere = planner("").checked(&job, &spec, &elsewhere);
+    assert!(matches!(nowhere, Err(PlanError::Slot(9))));
 }
 
 #[test]

@@ -172,6 +172,10 @@ fn offline_reaches_nothing_but_this_machine_and_asks_for_no_names() {
             ("network-outbound", "/private/var/run/mDNSResponder"),
             ("mach-lookup", "com.apple.dnssd.service"),
             ("mach-lookup", "com.apple.networkd"),
+            (
+                "mach-lookup",
+                "xpc-service-name=com.apple.security.XPCTimeStampingService",
+            ),
             ("network-inbound", "tcp:*:8080"),
         ] {
             assert!(

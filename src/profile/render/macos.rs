@@ -382,3 +382,44 @@ fn sbpl_string(value: &str, out: &mut dyn Write) -> std::io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn escaped(value: &str) -> std::io::Result<String> {
+        let mut out = Vec::new();
+        sbpl_string(value, &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_backslash_before_a_quote_does_not_end_the_string() {
+        assert_eq!(escaped("/a\\\"b").unwrap(), "/a\\\\\\\"b");
+    }
+
+    #[test]
+    fn what_is_refused_at_the_door_is_refused_by_the_escape_too() {
+        for value in ["/a\nb", "/a\0", "/\u{e9}"] {
+            assert!(escaped(value).is_err(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_missing_is_an_error_and_not_an_empty_path() {
+        let tera = parsed(".sb", sbpl_string, &[("t.sb", "(subpath \"{{ nothing }}\")")]).unwrap();
+        let error = tera.render("t.sb", &Context::new()).unwrap_err();
+        assert!(error.to_string().contains("nothing"), "{error}");
+    }
+
+    #[test]
+    fn xcode_is_its_application_and_the_command_line_tools_are_their_folder() {
+        let root = |path: &str| developer_root(path.into());
+        assert_eq!(
+            root("/Applications/Xcode_16.app/Contents/Developer"),
+            "/Applications/Xcode_16.app"
+        );
+        let tools = "/Library/Developer/CommandLineTools";
+        assert_eq!(root(tools), tools);
+    }
+}
