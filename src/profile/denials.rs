@@ -197,7 +197,7 @@ pub fn summarize(records: Vec<Record>, ground: &Ground) -> Vec<Denial> {
 }
 
 /// What to say about a job that ended as programs end when the sandbox keeps them from what they cannot do
-/// without, a library or the time zone for example: by SIGTRAP, SIGABRT or SIGKILL, without a word.
+/// without, a library for example: by SIGTRAP, SIGABRT or SIGKILL, without a word.
 pub fn exit_hint(os: Os, job: &JobId, outcome: &Outcome) -> Option<String> {
     let signal = match (os, outcome) {
         (Os::Linux, _) => return None,

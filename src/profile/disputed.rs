@@ -5,7 +5,7 @@
 //! end; the one that fits them all is the kernel's.
 //!
 //! ```text
-//!  table ─► Probe ─► run: sandbox-exec, per trial ─► Outcome ─► Probe::answer ─► Finding, beside what is believed
+//!  table ─► Probe ─► run: sandbox-exec, per trial ─► Outcome ─► Finding, beside what is believed
 //! ```
 //!
 //! What is believed is [`Semantics`] and the operations' table of one release. A finding that disagrees means that
