@@ -60,6 +60,15 @@ const SERVICES_OUTSIDE: [&str; 8] = [
     "com.apple.xpc.",
 ];
 
+/// Services that reach the network for their clients; profiles with network open them.
+const SERVICES_OF_THE_NETWORK: [&str; 5] = [
+    "com.apple.SystemConfiguration.DNSConfiguration",
+    "com.apple.dnssd.service",
+    "com.apple.mDNSResponder.",
+    "com.apple.networkd",
+    "com.apple.nsurlsessiond",
+];
+
 /// Folders whose children belong together: the child is granted, not the folder.
 const CONTAINERS: [&str; 8] = [
     "/applications",
@@ -117,7 +126,7 @@ pub fn advise(job: &JobId, op: &str, target: Option<&str>, ground: &Ground) -> A
         Kind::Listen => {
             Advice::no_grant("listen on `localhost`, on a port of the job's own (EPHEMERD_PORTS)")
         }
-        Kind::Lookup => lookup(target),
+        Kind::Lookup => lookup(target, ground),
         Kind::OnPurpose(why) => Advice::on_purpose(why),
         Kind::NoGrant(why) => Advice::no_grant(why),
     }
@@ -226,6 +235,11 @@ fn connect(job: &JobId, target: &str, ground: &Ground) -> Advice {
     if is_loopback {
         return Advice::on_purpose("a port of this host that jobs are kept from");
     }
+    network(ground)
+}
+
+/// Advice for what needs the network.
+fn network(ground: &Ground) -> Advice {
     match ground.egress {
         EgressMode::Offline => Advice::Egress,
         EgressMode::Open => {
@@ -241,12 +255,12 @@ fn socket(job: &JobId, target: &str, ground: &Ground) -> Advice {
 }
 
 /// Advice for a service of launchd.
-fn lookup(service: &str) -> Advice {
-    if SERVICES_OUTSIDE
-        .iter()
-        .any(|beginning| service.starts_with(beginning))
-    {
+fn lookup(service: &str, ground: &Ground) -> Advice {
+    let is_among = |services: &[&str]| services.iter().any(|beginning| service.starts_with(beginning));
+    if is_among(&SERVICES_OUTSIDE) {
         Advice::on_purpose("this service acts for its clients outside their sandbox")
+    } else if is_among(&SERVICES_OF_THE_NETWORK) {
+        network(ground)
     } else {
         Advice::no_grant(
             "there is no grant for services; if a build tool needs this one, the profile lacks it",
@@ -396,6 +410,7 @@ mod tests {
         for target in ["remote:*:443", "1.1.1.1:443", "/private/var/run/mDNSResponder"] {
             assert_eq!(told("network-outbound", target), "egress");
         }
+        assert_eq!(told("mach-lookup", "com.apple.dnssd.service"), "egress");
         let open = Ground {
             egress: EgressMode::Open,
             ..ground()
