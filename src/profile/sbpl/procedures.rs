@@ -1,5 +1,6 @@
 //! The procedures that profiles call: those of Scheme that they use, and those of Apple's prelude.
 
+mod prelude;
 mod scheme;
 
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use super::filter::{Filter, Pattern, Test};
 use super::value::{Symbol, Value, is_true};
 use super::vocabulary::Shape;
 use super::{Place, Release};
+use prelude::{ancestors, io, partition, split};
 use scheme::{
-    append, apply, arithmetic, compare, compare_text, extreme, find, integers, is, map, path, same,
+    append, apply, arithmetic, behind, compare, compare_text, extreme, find, integers, is, map, path, same,
+    sign,
 };
 
 /// Longest text a profile can put together, in bytes; a pattern of the kernel has at most 65535.
@@ -24,7 +27,7 @@ const TEXT_PER_PART: usize = 64;
 type Procedure = fn(&mut Machine<'_>, Vec<Value>, &Place) -> Answer;
 
 /// Every procedure, by name.
-pub(super) const TABLE: [(&str, Procedure); 83] = [
+pub(super) const TABLE: [(&str, Procedure); 110] = [
     ("*", |m, a, at| arithmetic(m, '*', &a, at)),
     ("+", |m, a, at| arithmetic(m, '+', &a, at)),
     ("-", |m, a, at| arithmetic(m, '-', &a, at)),
@@ -33,20 +36,30 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
     ("=", |m, a, at| compare(m, &a, at, |o| o.is_eq())),
     (">", |m, a, at| compare(m, &a, at, |o| o.is_gt())),
     (">=", |m, a, at| compare(m, &a, at, |o| o.is_ge())),
+    ("_IO", |m, a, at| io(m, &a, at)),
     ("allow", |m, a, at| m.rule(Verdict::Allow, a, at)),
     ("append", append),
     ("apply", apply),
     ("assoc", |m, a, at| find(m, &a, at, true)),
     ("assq", |m, a, at| find(m, &a, at, true)),
     ("assv", |m, a, at| find(m, &a, at, true)),
+    ("atom?", |m, a, at| {
+        is(m, &a, at, |v| !matches!(v, Value::Pair(_)))
+    }),
     ("boolean?", |m, a, at| {
         is(m, &a, at, |v| matches!(v, Value::Bool(_)))
     }),
+    ("caadr", |m, a, at| path(m, &a, at, "daa")),
     ("caar", |m, a, at| path(m, &a, at, "aa")),
+    ("cadar", |m, a, at| path(m, &a, at, "ada")),
+    ("cadddr", |m, a, at| path(m, &a, at, "ddda")),
     ("caddr", |m, a, at| path(m, &a, at, "dda")),
     ("cadr", |m, a, at| path(m, &a, at, "da")),
     ("car", |m, a, at| path(m, &a, at, "a")),
+    ("cdadr", |m, a, at| path(m, &a, at, "dad")),
     ("cdar", |m, a, at| path(m, &a, at, "ad")),
+    ("cddar", |m, a, at| path(m, &a, at, "add")),
+    ("cdddr", |m, a, at| path(m, &a, at, "ddd")),
     ("cddr", |m, a, at| path(m, &a, at, "dd")),
     ("cdr", |m, a, at| path(m, &a, at, "d")),
     ("char->integer", |_, a, at| match a.as_slice() {
@@ -73,8 +86,12 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
         _ => Err(fault(at, "defined? takes a symbol")),
     }),
     ("deny", |m, a, at| m.rule(Verdict::Deny, a, at)),
+    ("disable-callouts", nothing),
+    ("disable-full-symbolication", nothing),
     ("display", nothing),
+    ("eliminate-duplicate-rules", nothing),
     ("entitlement-value", |_, _, _| Ok(Value::Bool(false))),
+    ("entitlement-value-regex", |_, _, _| Ok(Value::Bool(false))),
     ("eq?", |m, a, at| same(m, &a, at)),
     ("equal?", |m, a, at| same(m, &a, at)),
     ("eqv?", |m, a, at| same(m, &a, at)),
@@ -82,11 +99,17 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
         let said: Vec<String> = a.iter().take(16).map(|value| m.shown(value)).collect();
         Err(fault(at, format!("the profile says: {}", said.join(" "))))
     }),
+    ("even?", |m, a, at| {
+        is(m, &a, at, |v| matches!(v, Value::Int(n) if n % 2 == 0))
+    }),
     ("for-each", |m, a, at| map(m, a, at).map(|_| Value::Unspecified)),
     ("getenv", param),
     ("import", |m, a, at| {
         let name = text(m, "import", &a, 0, at)?;
         m.import(&name, at)
+    }),
+    ("integer?", |m, a, at| {
+        is(m, &a, at, |v| matches!(v, Value::Int(_)))
     }),
     ("length", |m, a, at| {
         let list = a.first().ok_or_else(|| fault(at, "length takes a list"))?;
@@ -106,6 +129,11 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
         let text = text.collect();
         string(m, text, at)
     }),
+    ("list-ref", |m, a, at| {
+        let rest = behind(m, &a, at)?;
+        path(m, &[rest], at, "a")
+    }),
+    ("list-tail", |m, a, at| behind(m, &a, at)),
     ("list?", |m, a, at| {
         let (_, tail) = m
             .store
@@ -119,6 +147,7 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
     ("memv", |m, a, at| find(m, &a, at, false)),
     ("min", |m, a, at| extreme(m, &a, at, |o| o.is_lt())),
     ("modulo", |_, a, at| integers(&a, at, i64::checked_rem_euclid)),
+    ("negative?", |m, a, at| sign(m, &a, at, |o| o.is_lt())),
     ("newline", nothing),
     ("not", |m, a, at| is(m, &a, at, |v| !is_true(v))),
     ("null?", |m, a, at| is(m, &a, at, |v| matches!(v, Value::Nil))),
@@ -132,15 +161,21 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
     ("number?", |m, a, at| {
         is(m, &a, at, |v| matches!(v, Value::Int(_) | Value::Real(_)))
     }),
+    ("odd?", |m, a, at| {
+        is(m, &a, at, |v| matches!(v, Value::Int(n) if n % 2 != 0))
+    }),
     ("pair?", |m, a, at| is(m, &a, at, |v| matches!(v, Value::Pair(_)))),
     ("param", param),
-    ("path-ancestors", path_ancestors),
+    ("partition", |m, a, at| partition(m, &a, at)),
+    ("path-ancestors", ancestors),
+    ("positive?", |m, a, at| sign(m, &a, at, |o| o.is_gt())),
     ("procedure?", |m, a, at| {
         is(m, &a, at, |v| {
             matches!(v, Value::Closure(_) | Value::Procedure(_) | Value::FilterName(..))
         })
     }),
     ("quotient", |_, a, at| integers(&a, at, i64::checked_div)),
+    ("record", nothing),
     ("regex-quote", |m, a, at| {
         let quoted = text(m, "regex-quote", &a, 0, at)?
             .chars()
@@ -176,6 +211,16 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
         let reversed = parts.into_iter().rev().map(|(part, _)| part).collect();
         list(m, reversed, at)
     }),
+    ("sbpl-filter?", |m, a, at| {
+        is(m, &a, at, |v| matches!(v, Value::Filter(_)))
+    }),
+    ("sbpl-modifier?", |m, a, at| {
+        is(m, &a, at, |v| matches!(v, Value::Modifier(_)))
+    }),
+    ("sbpl-operation?", |m, a, at| {
+        is(m, &a, at, |v| matches!(v, Value::Operation(..)))
+    }),
+    ("split-string", |m, a, at| split(m, &a, at)),
     ("string->list", |m, a, at| {
         let chars = text(m, "string->list", &a, 0, at)?
             .chars()
@@ -208,9 +253,11 @@ pub(super) const TABLE: [(&str, Procedure); 83] = [
         c.map(Value::Char)
             .ok_or_else(|| fault(at, "string-ref is beyond the end"))
     }),
+    ("string<=?", |m, a, at| compare_text(m, &a, at, |o| o.is_le())),
     ("string<?", |m, a, at| compare_text(m, &a, at, |o| o.is_lt())),
     ("string=?", |m, a, at| compare_text(m, &a, at, |o| o.is_eq())),
     ("string>=?", |m, a, at| compare_text(m, &a, at, |o| o.is_ge())),
+    ("string>?", |m, a, at| compare_text(m, &a, at, |o| o.is_gt())),
     ("string?", |m, a, at| {
         is(m, &a, at, |v| matches!(v, Value::String(_)))
     }),

@@ -106,6 +106,33 @@ fn macros_templates_and_applied_rules_work() {
 }
 
 #[test]
+fn helpers_of_the_prelude_that_profiles_call_are_there() {
+    assert_eq!(
+        rules(
+            r#"(disable-full-symbolication) (eliminate-duplicate-rules)
+               (allow system-fsctl (fsctl-command (_IO "h" 47)))
+               (allow file-read* (apply subpath (split-string "/a:/b" ":")))
+               (define (flat tree) (if (atom? tree) (list tree) (append (flat (car tree)) (flat (cadr tree)))))
+               (for-each (lambda (name) (allow mach-lookup (global-name name))) (flat '("a" ("b" "c"))))
+               (define parts (partition sbpl-filter? (list file-read-data (literal "/c") file-read-xattr)))
+               (if (positive? (length (car parts))) (apply allow (append (cadr parts) (car parts))))
+               (deny file-write* (path-ancestors "/d/x" "/e/x"))
+               (allow file-read* (literal (list-ref '("/f" "/g") 1)))"#
+        ),
+        [
+            "(allow system-fsctl (fsctl-command 26671))",
+            r#"(allow file-read* (require-any (subpath "/a") (subpath "/b")))"#,
+            r#"(allow mach-lookup (global-name "a"))"#,
+            r#"(allow mach-lookup (global-name "b"))"#,
+            r#"(allow mach-lookup (global-name "c"))"#,
+            r#"(allow file-read-data file-read-xattr (literal "/c"))"#,
+            r#"(deny file-write* (require-any (require-any (literal "/d") (literal "/")) (require-any (literal "/e") (literal "/"))))"#,
+            r#"(allow file-read* (literal "/g"))"#,
+        ]
+    );
+}
+
+#[test]
 fn conditions_and_modifiers_around_rules_go_with_each_of_them() {
     assert_eq!(
         rules(

@@ -98,6 +98,19 @@ pub(super) fn compare(
     ))
 }
 
+/// Compares a number with zero.
+pub(super) fn sign(
+    machine: &mut Machine<'_>,
+    arguments: &[Value],
+    at: &Place,
+    holds: fn(std::cmp::Ordering) -> bool,
+) -> Answer {
+    match arguments {
+        [value] => Ok(Value::Bool(holds(number(machine, value, at)?.total_cmp(&0.0)))),
+        _ => Err(fault(at, "one number is taken here")),
+    }
+}
+
 pub(super) fn extreme(
     machine: &mut Machine<'_>,
     arguments: &[Value],
@@ -149,6 +162,18 @@ pub(super) fn path(machine: &mut Machine<'_>, arguments: &[Value], at: &Place, s
         };
     }
     Ok(value)
+}
+
+/// The list without as many of its first parts as a number says.
+pub(super) fn behind(machine: &mut Machine<'_>, arguments: &[Value], at: &Place) -> Answer {
+    let [list, Value::Int(count)] = arguments else {
+        return Err(fault(at, "a list and a number are taken here"));
+    };
+    let mut rest = list.clone();
+    for _ in 0..*count {
+        rest = path(machine, &[rest], at, "d")?;
+    }
+    Ok(rest)
 }
 
 pub(super) fn append(machine: &mut Machine<'_>, mut arguments: Vec<Value>, at: &Place) -> Answer {
