@@ -106,6 +106,28 @@ fn macros_templates_and_applied_rules_work() {
 }
 
 #[test]
+fn old_spellings_and_short_ones_mean_what_the_prelude_says() {
+    assert_eq!(
+        rules(
+            r#"(deny file-write-mount file-write-unmount file-write-umount)
+               (allow file-read* (require-all (executable-bundle) (literal "/a")))
+               (allow iokit-open (iokit-user-client-class-regex "^IO"))
+               (allow file-issue-extension-read (container) (granted-extensions "x"))"#
+        ),
+        [
+            "(deny file-write-mount file-write-unmount file-write-umount)",
+            r#"(allow file-read* (require-all (extension "com.apple.sandbox.executable") (literal "/a")))"#,
+            r##"(allow iokit-open (iokit-registry-entry-class-regex #"^IO"))"##,
+            r#"(allow file-issue-extension-read (extension "com.apple.sandbox.container") (extension "x"))"#,
+        ]
+    );
+    assert_eq!(
+        ask("(allow default) (deny file-write-umount)", "file-unmount", "/a"),
+        Deny
+    );
+}
+
+#[test]
 fn helpers_of_the_prelude_that_profiles_call_are_there() {
     assert_eq!(
         rules(
