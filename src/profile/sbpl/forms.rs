@@ -92,7 +92,7 @@ impl Machine<'_> {
                 };
                 let met = is_true(&self.eval(condition.clone(), env, place.clone())?);
                 if met != matches!(special, Special::When) {
-                    return Ok(Next::Value(Value::Unspecified));
+                    return Ok(Next::Value(Value::Nil));
                 }
                 return self.sequence(&self.behind(&rest), env);
             }
@@ -128,8 +128,12 @@ impl Machine<'_> {
                     return Err(fault(at, "set! takes a name and a value"));
                 };
                 let value = self.eval(value.clone(), env, place.clone())?;
-                if !self.store.set(env, *name, value) {
-                    return Err(fault(at, format!("`{}` is not defined", self.store.name(*name))));
+                if !self.store.set(env, *name, value.clone()) {
+                    // A profile may put functions of its own in front of `allow`, as the prelude does.
+                    self.value_of(*name, env, at)
+                        .map_err(|_| fault(at, format!("`{}` is not defined", self.store.name(*name))))?;
+                    let defined = self.store.define(self.globals, *name, value);
+                    defined.map_err(|error| out_of_memory(at, &error))?;
                 }
                 Value::Unspecified
             }
@@ -161,6 +165,7 @@ impl Machine<'_> {
         }
     }
 
+    /// What is not chosen is the empty list here, as for `when`, `cond` and `case`: TinyScheme has it so.
     fn branch(&mut self, parts: &[(Value, Place)], env: FrameId, at: &Place) -> Result<Next, Box<Fault>> {
         let ([(condition, place), _] | [(condition, place), _, _]) = parts else {
             return Err(fault(at, "if takes a condition and one or two expressions"));
@@ -168,7 +173,7 @@ impl Machine<'_> {
         let met = is_true(&self.eval(condition.clone(), env, place.clone())?);
         Ok(match parts.get(if met { 1 } else { 2 }) {
             Some((expression, place)) => Next::Tail(expression.clone(), env, place.clone()),
-            None => Next::Value(Value::Unspecified),
+            None => Next::Value(Value::Nil),
         })
     }
 
@@ -200,7 +205,7 @@ impl Machine<'_> {
                 Some(_) => self.sequence(&self.behind(clause), env),
             };
         }
-        Ok(Next::Value(Value::Unspecified))
+        Ok(Next::Value(Value::Nil))
     }
 
     fn case(&mut self, parts: &[(Value, Place)], env: FrameId, at: &Place) -> Result<Next, Box<Fault>> {
@@ -225,7 +230,7 @@ impl Machine<'_> {
                 return self.sequence(&self.behind(clause), env);
             }
         }
-        Ok(Next::Value(Value::Unspecified))
+        Ok(Next::Value(Value::Nil))
     }
 
     fn define(&mut self, rest: &Value, env: FrameId, at: &Place) -> Answer {

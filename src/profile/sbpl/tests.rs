@@ -155,6 +155,31 @@ fn helpers_of_the_prelude_that_profiles_call_are_there() {
 }
 
 #[test]
+fn a_profile_may_put_its_own_functions_in_front_of_allow() {
+    assert_eq!(
+        rules(
+            r#"(macro (tagged form)
+                 `(let ((plain allow))
+                    (set! allow (lambda args (apply plain (with report) args)))
+                    ,@(cdr form)
+                    (set! allow plain)))
+               (tagged (allow process-fork))
+               (allow lsopen)
+               (if (null? (if #f 1)) (allow pseudo-tty))"#
+        ),
+        [
+            "(allow process-fork (with report))",
+            "(allow lsopen)",
+            "(allow pseudo-tty)"
+        ]
+    );
+    assert_eq!(
+        problems("(version 1)(set! nothing-known 1)"),
+        ["t.sb:1:12: `nothing-known` is not defined"]
+    );
+}
+
+#[test]
 fn conditions_and_modifiers_around_rules_go_with_each_of_them() {
     assert_eq!(
         rules(
