@@ -124,6 +124,44 @@ impl Ruleset {
         self.implicit.contains(&operation)
     }
 
+    /// The filters that ask for what one of their rule's operations does not have, with that operation's name:
+    /// of each rule and kind of filter the first.
+    /// Such a filter never matches for it. The compiler takes them: profiles of macOS 10.15 and 26 have some.
+    pub fn misplaced(&self) -> Vec<(&Rule, &Test, &str)> {
+        let mut found = Vec::new();
+        for rule in &self.rules {
+            let mut seen: Vec<&str> = Vec::new();
+            for test in rule.filters.iter().flat_map(Filter::tests) {
+                let Some(category) = self.category(test) else {
+                    continue;
+                };
+                // A rule can have a hundred thousand filters, but they are of few kinds.
+                if seen.contains(&category) {
+                    continue;
+                }
+                seen.push(category);
+                let strangers = rule
+                    .operations
+                    .iter()
+                    .filter(|(id, _)| !self.vocabulary.goes_with(*id, category));
+                found.extend(strangers.map(|(_, name)| (rule, test, &**name)));
+            }
+        }
+        found
+    }
+
+    fn category(&self, test: &Test) -> Option<&'static str> {
+        match test {
+            Test::Path(_) => Some("path"),
+            Test::Endpoint { .. } | Test::UnixSocket { .. } => Some("network"),
+            Test::Text { filter, .. } | Test::Number { filter, .. } => {
+                let (id, _) = self.vocabulary.filter_named(filter)?;
+                Some(self.vocabulary.filter(id).category)
+            }
+            Test::Unheld { .. } => None,
+        }
+    }
+
     /// The rules that name exactly `operation`, in their order.
     pub fn rules_for(&self, operation: OperationId) -> impl Iterator<Item = &Rule> {
         let names = move |rule: &&Rule| rule.operations.iter().any(|(id, _)| *id == operation);
@@ -227,44 +265,8 @@ impl Machine<'_> {
         rule.filters
             .iter()
             .try_for_each(|filter| check_depth(filter, at))?;
-        self.check_categories(&rule, at)?;
         self.rules.push(rule);
         Ok(Value::Unspecified)
-    }
-
-    /// Refuses filters that do not go with the rule's operations, as the compiler does.
-    fn check_categories(&self, rule: &Rule, at: &Place) -> Result<(), Box<Fault>> {
-        let mut seen: Vec<&str> = Vec::new();
-        for test in rule.filters.iter().flat_map(Filter::tests) {
-            let Some(category) = self.category(test) else {
-                continue;
-            };
-            // A rule can have a hundred thousand filters, but they are of few kinds.
-            if seen.contains(&category) {
-                continue;
-            }
-            seen.push(category);
-            let stranger = rule
-                .operations
-                .iter()
-                .find(|(id, _)| !self.vocabulary.goes_with(*id, category));
-            if let Some((_, name)) = stranger {
-                return Err(fault(at, format!("`{test}` does not go with `{name}`")));
-            }
-        }
-        Ok(())
-    }
-
-    fn category(&self, test: &Test) -> Option<&'static str> {
-        match test {
-            Test::Path(_) => Some("path"),
-            Test::Endpoint { .. } | Test::UnixSocket { .. } => Some("network"),
-            Test::Text { filter, .. } | Test::Number { filter, .. } => {
-                let (id, _) = self.vocabulary.filter_named(filter)?;
-                Some(self.vocabulary.filter(id).category)
-            }
-            Test::Unheld { .. } => None,
-        }
     }
 
     /// Makes a filter of its arguments.

@@ -254,13 +254,14 @@ impl Target {
             let hint = "write self, children, same-sandbox, pgrp, initproc or others";
             return Self::process(text).ok_or_else(|| error(hint));
         }
-        if has("path") || text.starts_with('/') {
+        let usual = categories.iter().find_map(|category| usual_filter(category));
+        // POSIX shared memory and some services have names that look like paths.
+        if has("path") || usual.is_none() && text.starts_with('/') {
             return path(text).ok_or_else(|| error("write an absolute path without `.` and `..`"));
         }
         if has("socket") {
             return socket(vocabulary, text).ok_or_else(|| error("write AF_INET or AF_INET/SOCK_RAW"));
         }
-        let usual = categories.iter().find_map(|category| usual_filter(category));
         usual
             .map(|filter| Self::named(filter, text))
             .ok_or_else(|| error("this operation has no target; write `-`"))
