@@ -22,10 +22,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-use crate::config::{ConfigError, Loaded};
+use crate::config::ConfigError;
 use crate::control::client::ControlError;
 use crate::daemon::start::StartError;
-use crate::host::{Host, Os};
+use crate::host::Host;
 
 /// Runs CI jobs directly on this host, each fenced in by the operating system and gone afterwards without a
 /// trace.
@@ -105,21 +105,23 @@ pub enum Format {
     Json,
 }
 
-/// Does what the command line says.
+/// Does what the command line says, on `host`.
 ///
 /// # Errors
 /// Whatever kept it from being done, with a hint where there is one.
-pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
     if cli.command.only_answers() {
         // Whoever reads the answer may have seen enough, as `head` does.
         // SAFETY: sets a default disposition; no handler is involved.
         unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     }
     let path = cli.config.as_deref();
+    let load = |path| crate::config::load_or_default(path, host.os);
+    let config_file = |path| config_file(path, host);
     let socket = || Ok::<_, anyhow::Error>(load(path)?.config.control.socket);
     match &cli.command {
-        Command::Run => run::run(load(path)?, config_file(path)),
-        Command::Exec(args) => exec::run(args, load(path)?, config_file(path)),
+        Command::Run => run::run(host, load(path)?, config_file(path)),
+        Command::Exec(args) => exec::run(args, host, load(path)?, config_file(path)),
         Command::Submit(args) => submit::run(args, &socket()?),
         Command::Jobs(args) => jobs::jobs(args, &socket()?),
         Command::Status(args) => jobs::status(args, &socket()?),
@@ -133,12 +135,12 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }) => lint::run(args),
         Command::Profile(args) => profile::run(args, load(path)?, config_file(path)),
         Command::Host(args) => {
-            host::run(args, &load(path)?.config, &Host::system(), &mut std::io::stdout())?;
+            host::run(args, &load(path)?.config, host, &mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Config(args) => config::run(args, path),
         Command::Warden { data_dir } => {
-            crate::warden::serve::serve(data_dir)?;
+            crate::warden::serve::serve(data_dir, host)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Probe(args) => args.run(),
@@ -178,13 +180,9 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     }
 }
 
-fn load(path: Option<&Utf8Path>) -> Result<Loaded, ConfigError> {
-    crate::config::load_or_default(path, Os::host())
-}
-
 /// The file the configuration comes from, whether it exists or not.
-fn config_file(path: Option<&Utf8Path>) -> Utf8PathBuf {
-    path.unwrap_or_else(|| crate::config::default_path(Os::host()))
+fn config_file(path: Option<&Utf8Path>, host: &Host) -> Utf8PathBuf {
+    path.unwrap_or_else(|| crate::config::default_path(host.os))
         .to_owned()
 }
 

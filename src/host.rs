@@ -16,6 +16,8 @@ pub(crate) mod os;
 #[path = "host/macos.rs"]
 pub(crate) mod os;
 
+use std::time::Duration;
+
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
@@ -42,8 +44,12 @@ impl Os {
     }
 }
 
-/// Where this host keeps its accounts and the tools that change them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where this host keeps its accounts, its shared places and the tools that are started.
+///
+/// The program itself always uses [`Host::system`]: no option, file or variable changes it. A test builds another
+/// one, with stand-ins behind every path, and a program of its own that hands it to the same code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Host {
     /// The system.
     pub os: Os,
@@ -55,13 +61,21 @@ pub struct Host {
     pub shadow: Utf8PathBuf,
     /// Folder of what running programs share until the next boot (file-hierarchy(7)).
     pub run: Utf8PathBuf,
-    /// The tools.
+    /// Places where an account without a home could still leave files.
+    pub shared_places: Vec<Utf8PathBuf>,
+    /// Where macOS keeps folders for temporary files and caches per account (confstr(3)).
+    pub user_folders: Utf8PathBuf,
+    /// How long to wait before a tool that was refused for no lasting reason is asked again.
+    pub retry_pause: Duration,
+    /// The tools of Linux.
     pub tools: Tools,
+    /// The tools of macOS.
+    pub mac: MacTools,
 }
 
-/// Absolute paths of the tools that are started: those that create and delete accounts (shadow-utils), and
-/// log(1) and sandbox-exec(1) of macOS.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Absolute paths of the tools that create and delete accounts (shadow-utils).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tools {
     /// useradd(8)
     pub useradd: Utf8PathBuf,
@@ -71,10 +85,40 @@ pub struct Tools {
     pub userdel: Utf8PathBuf,
     /// groupdel(8)
     pub groupdel: Utf8PathBuf,
-    /// log(1), the unified log of macOS
+}
+
+/// Absolute paths of the tools of macOS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MacTools {
+    /// chmod(1), for access control lists
+    pub chmod: Utf8PathBuf,
+    /// dscacheutil(1)
+    pub dscacheutil: Utf8PathBuf,
+    /// dscl(1)
+    pub dscl: Utf8PathBuf,
+    /// dseditgroup(8)
+    pub dseditgroup: Utf8PathBuf,
+    /// getconf(1)
+    pub getconf: Utf8PathBuf,
+    /// id(1)
+    pub id: Utf8PathBuf,
+    /// ipcrm(1)
+    pub ipcrm: Utf8PathBuf,
+    /// ipcs(1)
+    pub ipcs: Utf8PathBuf,
+    /// launchctl(1)
+    pub launchctl: Utf8PathBuf,
+    /// log(1), the unified log
     pub log: Utf8PathBuf,
-    /// sandbox-exec(1) of macOS
+    /// sandbox-exec(1)
     pub sandbox_exec: Utf8PathBuf,
+    /// security(1)
+    pub security: Utf8PathBuf,
+    /// true(1), for trying whether something can be started at all
+    pub r#true: Utf8PathBuf,
+    /// xcode-select(1)
+    pub xcode_select: Utf8PathBuf,
 }
 
 impl Host {
@@ -85,15 +129,59 @@ impl Host {
             passwd: "/etc/passwd".into(),
             group: "/etc/group".into(),
             shadow: "/etc/shadow".into(),
-            run: "/run".into(),
+            run: match Os::host() {
+                Os::MacOs => "/private/var/run".into(),
+                Os::Linux => "/run".into(),
+            },
+            shared_places: Self::shared_places(Os::host()),
+            user_folders: "/private/var/folders".into(),
+            retry_pause: Duration::from_millis(500),
             tools: Tools {
                 useradd: "/usr/sbin/useradd".into(),
                 groupadd: "/usr/sbin/groupadd".into(),
                 userdel: "/usr/sbin/userdel".into(),
                 groupdel: "/usr/sbin/groupdel".into(),
+            },
+            mac: MacTools {
+                chmod: "/bin/chmod".into(),
+                dscacheutil: "/usr/bin/dscacheutil".into(),
+                dscl: "/usr/bin/dscl".into(),
+                dseditgroup: "/usr/sbin/dseditgroup".into(),
+                getconf: "/usr/bin/getconf".into(),
+                id: "/usr/bin/id".into(),
+                ipcrm: "/usr/bin/ipcrm".into(),
+                ipcs: "/usr/bin/ipcs".into(),
+                launchctl: "/bin/launchctl".into(),
                 log: "/usr/bin/log".into(),
                 sandbox_exec: "/usr/bin/sandbox-exec".into(),
+                security: "/usr/bin/security".into(),
+                r#true: "/usr/bin/true".into(),
+                xcode_select: "/usr/bin/xcode-select".into(),
             },
         }
+    }
+
+    /// Places of `os` where an account without a home could still leave files.
+    fn shared_places(os: Os) -> Vec<Utf8PathBuf> {
+        let places: &[&str] = match os {
+            Os::Linux => &[
+                "/tmp",
+                "/var/tmp",
+                "/dev/shm",
+                "/dev/mqueue",
+                "/run/lock",
+                "/var/spool/cron/crontabs",
+                "/var/spool/cron/atjobs",
+            ],
+            // cron(8) and at(1) keep their files below /var/at there.
+            Os::MacOs => &[
+                "/private/tmp",
+                "/private/var/tmp",
+                "/Users/Shared",
+                "/private/var/at/tabs",
+                "/private/var/at/jobs",
+            ],
+        };
+        places.iter().map(|place| (*place).into()).collect()
     }
 }

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ephemerd::cli::{self, Cli};
+use ephemerd::host::Host;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli::run(&cli) {
+    match cli::run(&cli, &Host::system()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", ephemerd::chain(error.as_ref()));

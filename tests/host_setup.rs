@@ -39,6 +39,7 @@ impl Stand {
                 useradd: fake(&top, "useradd"),
                 ..Host::system().tools
             },
+            ..Host::system()
         };
         Self {
             top,

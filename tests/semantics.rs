@@ -10,7 +10,7 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use ephemerd::cli::Format;
 use ephemerd::cli::semantics::{SemanticsArgs, run_in};
-use ephemerd::host::{Host, Os, Tools};
+use ephemerd::host::{Host, Os, MacTools};
 use ephemerd::profile::disputed::run::{Bench, profile};
 use ephemerd::profile::disputed::{Outcome, Probe, table};
 use ephemerd::profile::sbpl::Release;
@@ -56,10 +56,10 @@ impl Stand {
         let system = Host::system();
         let host = Host {
             os: Os::MacOs,
-            tools: Tools {
+            mac: MacTools {
                 log: top.join("log"),
                 sandbox_exec: top.join("sandbox-exec"),
-                ..system.tools
+                ..system.mac
             },
             ..system
         };

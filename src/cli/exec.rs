@@ -12,7 +12,7 @@ use super::origin::OriginArgs;
 use super::table::table;
 use crate::config::Loaded;
 use crate::daemon::start::{Claim, StartError, Started, start};
-use crate::host::Os;
+use crate::host::{Host, Os};
 use crate::job::ledger::Entry;
 use crate::job::output::Stream;
 use crate::job::{JobSpec, Outcome, Repo};
@@ -48,7 +48,12 @@ pub struct ExecArgs {
 ///
 /// # Errors
 /// Something of ours failed before the command started.
-pub fn run(args: &ExecArgs, mut loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+pub fn run(
+    args: &ExecArgs,
+    host: &Host,
+    mut loaded: Loaded,
+    config_file: Utf8PathBuf,
+) -> anyhow::Result<ExitCode> {
     if let Some(posture) = args.posture {
         loaded.config.native.posture = posture;
         for repo in loaded.config.repos.values_mut() {
@@ -58,10 +63,15 @@ pub fn run(args: &ExecArgs, mut loaded: Loaded, config_file: Utf8PathBuf) -> any
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(run_one(args, loaded, config_file))
+        .block_on(run_one(args, host, loaded, config_file))
 }
 
-async fn run_one(args: &ExecArgs, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+async fn run_one(
+    args: &ExecArgs,
+    host: &Host,
+    loaded: Loaded,
+    config_file: Utf8PathBuf,
+) -> anyhow::Result<ExitCode> {
     let spec = JobSpec {
         origin: args
             .origin
@@ -84,7 +94,13 @@ async fn run_one(args: &ExecArgs, loaded: Loaded, config_file: Utf8PathBuf) -> a
             decision.reason
         }
     };
-    let started = start(loaded.config, config_file, &super::own_program()?, Claim::OneSlot).await;
+    let started = start(
+        host,
+        loaded.config,
+        config_file,
+        (&super::own_program()?, Claim::OneSlot),
+    )
+    .await;
     if let (true, Err(StartError::Axes { reports, .. })) = (args.report, &started) {
         eprint!("{}", report(reports));
     }

@@ -17,6 +17,7 @@ use super::Format;
 use super::table::table;
 use crate::config::{Config, EgressMode, Loaded};
 use crate::daemon::start::{Claim, Started, start};
+use crate::host::Host;
 use crate::job::ledger::Entry;
 use crate::job::output::Stream;
 use crate::job::plan::Planner;
@@ -193,7 +194,8 @@ fn probe_live(posture: Posture, mut config: Config, config_file: &Utf8Path) -> a
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let started = start(config, config_file.to_owned(), &program, Claim::OneSlot).await?;
+        let claim = (program.as_path(), Claim::OneSlot);
+        let started = start(&Host::system(), config, config_file.to_owned(), claim).await?;
         let Started { pipeline, slots, .. } = &started;
         let slot = slots.first().ok_or_else(|| anyhow::anyhow!("there is no slot"))?;
         probe_in(pipeline, slot, &program).await

@@ -13,20 +13,21 @@ use crate::config::{Loaded, Log, LogFormat};
 use crate::control::server;
 use crate::daemon::Daemon;
 use crate::daemon::start::{Claim, Started, start};
+use crate::host::Host;
 
 /// Runs the daemon until it is told to stop by `SIGTERM` or `SIGINT`.
 ///
 /// # Errors
 /// The daemon cannot start; then nothing is left behind.
-pub fn run(loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+pub fn run(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
     log_to_stderr(&loaded.config.log);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(serve(loaded, config_file))
+        .block_on(serve(host, loaded, config_file))
 }
 
-async fn serve(loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
     // From here on a signal waits until it can be obeyed, instead of ending us half started.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let config = loaded.config;
@@ -36,7 +37,13 @@ async fn serve(loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitC
         slots,
         recovered,
         locks: _locks,
-    } = start(config, config_file, &super::own_program()?, Claim::Everything).await?;
+    } = start(
+        host,
+        config,
+        config_file,
+        (&super::own_program()?, Claim::Everything),
+    )
+    .await?;
     for what in recovered {
         warn!(what, "recovered");
     }

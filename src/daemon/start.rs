@@ -92,13 +92,12 @@ pub struct Started {
     pub locks: Vec<File>,
 }
 
-/// What this host enforces under `config`, and the accounts its slots would run as.
-pub fn survey(config: &Config) -> (Vec<AxisReport>, Result<Vec<Account>, AccountsError>) {
-    let host = Host::system();
+/// What `host` enforces under `config`, and the accounts its slots would run as.
+pub fn survey(host: &Host, config: &Config) -> (Vec<AxisReport>, Result<Vec<Account>, AccountsError>) {
     let wanted = wanted(config);
-    let found = accounts::observe(&host, &wanted).and_then(|seen| accounts::resolve(host.os, &wanted, &seen));
+    let found = accounts::observe(host, &wanted).and_then(|seen| accounts::resolve(host.os, &wanted, &seen));
     let why = found.as_ref().map(|_| ()).map_err(|error| crate::chain(error));
-    (axes::assess(&probe::probe(host.os, why), config), found)
+    (axes::assess(&probe::probe(host, why), config), found)
 }
 
 /// The accounts `config` wants.
@@ -110,18 +109,18 @@ pub fn wanted(config: &Config) -> Wanted<'_> {
     }
 }
 
-/// Makes everything ready to run jobs, with `program` (ephemerd itself) as the warden.
+/// Makes `host` ready to run jobs, with `program` (ephemerd itself) as the warden.
 ///
 /// # Errors
 /// See [`StartError`]; then nothing was started and nothing is left.
 pub async fn start(
+    host: &Host,
     config: Config,
     config_file: Utf8PathBuf,
-    program: &Utf8Path,
-    claim: Claim,
+    (program, claim): (&Utf8Path, Claim),
 ) -> Result<Started, StartError> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    let (reports, accounts) = survey(&config);
+    let (reports, accounts) = survey(host, &config);
     if let Some(reason) = axes::refusal(&reports, &config) {
         return Err(StartError::Axes { reason, reports });
     }
@@ -131,7 +130,7 @@ pub async fn start(
     let accounts = accounts.ok().filter(|_| uid.is_root());
     let all = slots(planner.config(), accounts.as_deref());
     let exclusive = accounts.is_some() && planner.config().native.accounts == Accounts::PerSlot;
-    let shared = exclusive.then(|| Host::system().run.join("ephemerd"));
+    let shared = exclusive.then(|| host.run.join("ephemerd"));
     let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
     let all = match claim {
         Claim::Everything => all,

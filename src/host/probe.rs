@@ -2,17 +2,17 @@
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::{Os, os};
+use super::{Host, os};
 use crate::sandbox::axes::HostProbe;
 
 /// Kinds of namespaces the sandbox uses, by their names in `/proc/self/ns` (namespaces(7)).
 const NAMESPACES: [&str; 6] = ["mnt", "pid", "ipc", "uts", "net", "user"];
 
 /// What was found. Whether the slots' accounts can be used is found out elsewhere and passed on.
-pub fn probe(system: Os, accounts: Result<(), String>) -> HostProbe {
+pub fn probe(host: &Host, accounts: Result<(), String>) -> HostProbe {
     let has = |kind: &str| std::fs::symlink_metadata(format!("/proc/self/ns/{kind}")).is_ok();
     HostProbe {
-        os: system,
+        os: host.os,
         root: nix::unistd::geteuid().is_root(),
         landlock_abi: os::landlock_abi().map_err(|error| error.to_string()),
         missing_namespaces: NAMESPACES

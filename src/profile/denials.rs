@@ -82,7 +82,7 @@ impl Query {
         };
         let last = (self.last + SLACK).as_secs();
         CommandSpec {
-            program: host.tools.log.clone(),
+            program: host.mac.log.clone(),
             args: vec![
                 "show".into(),
                 "--style".into(),

@@ -13,7 +13,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, Uid, fork, setuid};
 
 use super::{Reply, Usage};
-use crate::host::{files, os};
+use crate::host::{Host, files, os};
 use crate::job::{Acquisition, JobId};
 use crate::slot::Account;
 use crate::workspace::{self, Workspace};
@@ -22,19 +22,10 @@ use crate::workspace::{self, Workspace};
 /// slot unusable anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Places on a host where an account without a home could still leave files.
-const SHARED_PLACES: [&str; 7] = [
-    "/tmp",
-    "/var/tmp",
-    "/dev/shm",
-    "/dev/mqueue",
-    "/run/lock",
-    "/var/spool/cron/crontabs",
-    "/var/spool/cron/atjobs",
-];
-
 /// The tear-down of one job.
 pub(super) struct Scrub<'a> {
+    /// Where it ran.
+    pub(super) host: &'a Host,
     /// Its folder.
     pub(super) workspace: &'a Workspace,
     /// Its first process, where that has not ended yet.
@@ -68,7 +59,7 @@ impl Scrub<'_> {
                 Err(error) => leftovers.push(crate::chain(&error)),
             }
         }
-        leftovers.extend(left_behind(self.workspace, self.account));
+        leftovers.extend(left_behind(self.host, self.workspace, self.account));
         Reply::Scrubbed { undone, leftovers }
     }
 }
@@ -120,7 +111,7 @@ fn kill_account(uid: u32) -> io::Result<()> {
 }
 
 /// What the job left that no acquisition covers, in words.
-fn left_behind(workspace: &Workspace, account: Option<&Account>) -> Vec<String> {
+fn left_behind(host: &Host, workspace: &Workspace, account: Option<&Account>) -> Vec<String> {
     let mut found = Vec::new();
     if std::fs::symlink_metadata(workspace.root().as_std_path()).is_ok() {
         found.push(format!("folder {}", workspace.root()));
@@ -130,9 +121,10 @@ fn left_behind(workspace: &Workspace, account: Option<&Account>) -> Vec<String> 
         Err(error) => found.push(format!("cannot read the mounts: {error}")),
     }
     if let Some(account) = account {
-        let files = SHARED_PLACES
+        let files = host
+            .shared_places
             .iter()
-            .flat_map(|place| files_of(account.uid, Utf8Path::new(place)));
+            .flat_map(|place| files_of(account.uid, place));
         found.extend(files.map(|path| format!("file {path}")));
     }
     found

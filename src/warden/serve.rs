@@ -15,6 +15,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
 
 use super::{Reply, Request, scrub, wire};
+use crate::host::Host;
 use crate::job::JobId;
 use crate::sandbox::init::{Given, Launcher};
 use crate::sandbox::launch::LaunchPlan;
@@ -30,6 +31,7 @@ pub(crate) struct Numbered<T> {
 }
 
 struct Warden {
+    host: Host,
     data_dir: Utf8PathBuf,
     socket: UnixStream,
     launcher: Launcher,
@@ -37,14 +39,15 @@ struct Warden {
     jobs: BTreeMap<JobId, Pid>,
 }
 
-/// Serves requests from the socket on standard input until it ends, then kills what is left.
+/// Serves requests for `host` from the socket on standard input until it ends, then kills what is left.
 ///
 /// # Errors
 /// The socket or the signal set-up fails; a request that fails is answered instead.
-pub fn serve(data_dir: &Utf8Path) -> io::Result<()> {
+pub fn serve(data_dir: &Utf8Path, host: &Host) -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let launcher = Launcher::new()?;
     let mut warden = Warden {
+        host: host.clone(),
         data_dir: data_dir.to_owned(),
         socket,
         launcher,
@@ -139,6 +142,7 @@ impl Warden {
                 let first = self.jobs.get(&job).copied();
                 let workspace = Workspace::new(&self.data_dir, &job);
                 let scrub = scrub::Scrub {
+                    host: &self.host,
                     workspace: &workspace,
                     first,
                     account: account.as_ref(),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use camino::Utf8Path;
 use ephemerd::daemon::start::survey;
+use ephemerd::host::Host;
 use ephemerd::job::plan::{Planner, Platform};
 use ephemerd::job::{JobId, JobSpec, Origin, Repo};
 use ephemerd::sandbox::launch::{LaunchPlan, Status};
@@ -30,7 +31,7 @@ fn main() {
     let config = ephemerd::config::parse(&text, "bench.toml")
         .expect("a configuration")
         .config;
-    let account = survey(&config)
+    let account = survey(&Host::system(), &config)
         .1
         .expect("accounts: run `ephemerd host setup`")
         .remove(0);

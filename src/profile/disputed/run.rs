@@ -198,7 +198,7 @@ impl Bench {
     fn act(&self, probe: &Probe, profile: Option<&Utf8Path>) -> Result<Output, CommandError> {
         let profile = profile.map_or("", Utf8Path::as_str);
         let victim = if probe.victim { "yes" } else { "" };
-        let mut args = vec![self.host.tools.sandbox_exec.as_str(), profile, victim];
+        let mut args = vec![self.host.mac.sandbox_exec.as_str(), profile, victim];
         args.extend(&probe.act);
         self.shell(DRIVER, &args)
     }
