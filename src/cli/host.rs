@@ -72,11 +72,17 @@ pub fn run(args: &HostArgs, config: &Config, host: &Host, out: &mut dyn Write) -
         settled.push(Settled {
             status,
             step: step.clone(),
-            command: step.command(host).to_string(),
+            command: line(step, host),
         });
     });
     print(&settled, format, out)?;
     Ok(result?)
+}
+
+/// The commands of a step, as one line for a shell.
+fn line(step: &Step, host: &Host) -> String {
+    let commands: Vec<String> = step.commands(host).iter().map(ToString::to_string).collect();
+    commands.join(" && ")
 }
 
 fn print(settled: &[Settled], format: Format, out: &mut dyn Write) -> io::Result<()> {
@@ -112,16 +118,21 @@ fn print_text(settled: &[Settled], out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Os;
 
     fn printed(format: Format) -> String {
-        let host = Host::system();
+        let host = Host {
+            os: Os::Linux,
+            ..Host::system()
+        };
         let group = |status, name: &str| {
             let step = Step::CreateGroup {
                 name: name.to_owned(),
+                gid: None,
             };
             Settled {
                 status,
-                command: step.command(&host).to_string(),
+                command: line(&step, &host),
                 step,
             }
         };

@@ -7,10 +7,12 @@
 //! ```
 //!
 //! Accounts are created once and never deleted: a uid that is given out again would own what is left of
-//! the former. Only the local files are read (passwd(5), group(5), shadow(5)): an account that exists solely
-//! in LDAP or another name service is taken as missing, and useradd(8) then refuses to create it again.
+//! the former. On Linux only the local files are read (passwd(5), group(5), shadow(5)): an account that exists
+//! solely in LDAP or another name service is taken as missing, and useradd(8) then refuses to create it again. On
+//! macOS the local directory services are asked, and ids are chosen here, since nothing there chooses them.
 
 mod fit;
+mod mac;
 mod observed;
 
 use std::collections::BTreeSet;
@@ -22,7 +24,8 @@ use camino::Utf8PathBuf;
 use serde::Serialize;
 
 pub use fit::Difference;
-pub use observed::{Group, Home, Observed, User};
+use mac::Directory;
+pub use observed::{Group, Home, Observed, Partial, User};
 
 use super::command::{CommandError, CommandSpec, run};
 use super::{Host, Os};
@@ -38,11 +41,6 @@ const TOOL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Why the accounts are not as they must be.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountsError {
-    /// Only Linux is served so far.
-    #[error(
-        "account creation on macOS is not available in this version\nhint: run without root to use the current account"
-    )]
-    MacOs,
     /// Not a name that every tool accepts.
     #[error(
         "`{0}` cannot be an account's name\nhint: set `host.account` to at most 30 characters of a-z, 0-9, `_` and `-`, starting with a letter or `_`"
@@ -63,6 +61,37 @@ pub enum AccountsError {
         file: &'static str,
         /// Counted from 1.
         line: usize,
+    },
+    /// The directory services of macOS do not answer.
+    #[error("could not ask the directory services for accounts")]
+    Directory(#[source] CommandError),
+    /// They answered something that is not a list of ids.
+    #[error(
+        "line {line} of a list of accounts makes no sense\nhint: see what `dscl . -list /Users UniqueID` says"
+    )]
+    List {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// They answered something that is not a record.
+    #[error(
+        "the record of account `{name}` makes no sense\nhint: see what `dscl . -read /Users/{name}` says"
+    )]
+    Record {
+        /// The account.
+        name: String,
+    },
+    /// Every id that may be used is.
+    #[error(
+        "no free id for {step}: each of {first} to {last} is that of a user or a group\nhint: use fewer slots, or remove accounts that nothing uses any more"
+    )]
+    NoFreeId {
+        /// What was to be created.
+        step: String,
+        /// The lowest id that may be used.
+        first: u32,
+        /// The highest.
+        last: u32,
     },
     /// Accounts exist but cannot be used for jobs.
     #[error(
@@ -122,9 +151,11 @@ impl Wanted<'_> {
             name,
             group: self.account.to_owned(),
             comment,
+            ids: None,
         };
         let group = Step::CreateGroup {
             name: self.account.to_owned(),
+            gid: None,
         };
         let service = user(self.account.to_owned(), "ephemerd service".to_owned());
         let slots = match self.accounts {
@@ -153,6 +184,15 @@ impl Wanted<'_> {
     }
 }
 
+/// The ids of an account that is to be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Ids {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+}
+
 /// One thing to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "create", rename_all = "kebab-case")]
@@ -162,6 +202,9 @@ pub enum Step {
     CreateGroup {
         /// Its name.
         name: String,
+        /// Its id, where the system does not choose one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gid: Option<u32>,
     },
     /// An account that nobody can log in to.
     #[serde(rename = "account")]
@@ -172,15 +215,45 @@ pub enum Step {
         group: String,
         /// What it is for.
         comment: String,
+        /// Its ids, where the system does not choose them.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        ids: Option<Ids>,
     },
 }
 
 impl Step {
-    /// The command that takes this step on `host`.
-    pub fn command(&self, host: &Host) -> CommandSpec {
+    /// The commands that take this step on `host`, in their order. A step without the ids that its commands need
+    /// has not been [planned](plan) yet and gives none.
+    pub fn commands(&self, host: &Host) -> Vec<CommandSpec> {
+        match (host.os, self) {
+            (Os::Linux, _) => vec![self.linux_command(host)],
+            (Os::MacOs, Self::CreateGroup { name, gid }) => gid
+                .map(|gid| mac::create_group(&host.mac, name, gid))
+                .into_iter()
+                .collect(),
+            (
+                Os::MacOs,
+                Self::CreateUser {
+                    name,
+                    group: _,
+                    comment,
+                    ids,
+                },
+            ) => ids
+                .map(|ids| mac::create_user(&host.mac, name, ids, comment))
+                .unwrap_or_default(),
+        }
+    }
+
+    fn linux_command(&self, host: &Host) -> CommandSpec {
         let (program, args) = match self {
-            Self::CreateGroup { name } => (&host.tools.groupadd, vec!["--system", name]),
-            Self::CreateUser { name, group, comment } => {
+            Self::CreateGroup { name, gid: _ } => (&host.tools.groupadd, vec!["--system", name]),
+            Self::CreateUser {
+                name,
+                group,
+                comment,
+                ids: _,
+            } => {
                 // System accounts get no subordinate ids unless asked for, see useradd(8).
                 let args = [
                     "--system",
@@ -206,13 +279,23 @@ impl Step {
             timeout: TOOL_TIMEOUT,
         }
     }
+
+    /// Whether both create the same thing, whichever ids they give it.
+    fn creates_what(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::CreateGroup { name, .. }, Self::CreateGroup { name: other, .. })
+            | (Self::CreateUser { name, .. }, Self::CreateUser { name: other, .. }) => name == other,
+            (Self::CreateGroup { .. }, Self::CreateUser { .. })
+            | (Self::CreateUser { .. }, Self::CreateGroup { .. }) => false,
+        }
+    }
 }
 
 /// Prints what it creates.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CreateGroup { name } => write!(f, "group `{name}`"),
+            Self::CreateGroup { name, .. } => write!(f, "group `{name}`"),
             Self::CreateUser { name, comment, .. } => write!(f, "account `{name}` ({comment})"),
         }
     }
@@ -223,17 +306,14 @@ impl fmt::Display for Step {
 /// # Errors
 ///
 /// When accounts exist that do not fit, listing every difference, when the name cannot be an account's, and
-/// on macOS.
+/// on macOS when there are no ids left to give.
 pub fn plan(os: Os, wanted: &Wanted<'_>, observed: &Observed) -> Result<Vec<Step>, AccountsError> {
-    match os {
-        Os::MacOs => return Err(AccountsError::MacOs),
-        Os::Linux => wanted.check_names()?,
-    }
+    wanted.check_names()?;
     let mut differences = Vec::new();
     let mut missing = Vec::new();
     for step in wanted.steps() {
         let found = match &step {
-            Step::CreateGroup { name } => fit::group_differences(name, observed),
+            Step::CreateGroup { name, .. } => fit::group_differences(name, observed),
             Step::CreateUser { name, group, .. } => fit::user_differences(name, group, observed),
         };
         match found {
@@ -241,11 +321,51 @@ pub fn plan(os: Os, wanted: &Wanted<'_>, observed: &Observed) -> Result<Vec<Step
             None => missing.push(step),
         }
     }
-    if differences.is_empty() {
-        Ok(missing)
-    } else {
-        Err(AccountsError::Unfit(differences))
+    if !differences.is_empty() {
+        return Err(AccountsError::Unfit(differences));
     }
+    match os {
+        Os::Linux => Ok(missing),
+        Os::MacOs => with_ids(missing, observed),
+    }
+}
+
+/// The steps with ids that no user and no group has; what exists keeps its own. Each id serves one of them only,
+/// so that a number says who it is wherever it shows.
+fn with_ids(steps: Vec<Step>, observed: &Observed) -> Result<Vec<Step>, AccountsError> {
+    let partial = observed.partial.values();
+    let mut taken: BTreeSet<u32> = observed.users.iter().map(|user| user.uid).collect();
+    taken.extend(observed.groups.iter().map(|group| group.gid));
+    taken.extend(partial.filter_map(|partial| partial.uid));
+    let mut next = |step: &Step| {
+        let free = mac::ROLE_IDS.into_iter().find(|id| taken.insert(*id));
+        free.ok_or_else(|| AccountsError::NoFreeId {
+            step: step.to_string(),
+            first: *mac::ROLE_IDS.start(),
+            last: *mac::ROLE_IDS.end(),
+        })
+    };
+    let mut new_group = None;
+    let mut planned = Vec::new();
+    for mut step in steps {
+        let id = match &step {
+            Step::CreateUser { name, .. } => observed.partial.get(name).and_then(|partial| partial.uid),
+            Step::CreateGroup { .. } => None,
+        };
+        let id = id.map_or_else(|| next(&step), Ok)?;
+        match &mut step {
+            Step::CreateGroup { gid, .. } => {
+                *gid = Some(id);
+                new_group = Some(id);
+            }
+            Step::CreateUser { group, ids, .. } => {
+                let gid = observed.group(group).map(|group| group.gid).or(new_group);
+                *ids = gid.map(|gid| Ids { uid: id, gid });
+            }
+        }
+        planned.push(step);
+    }
+    Ok(planned)
 }
 
 /// Returns the account of each slot, slot 1 first.
@@ -319,18 +439,22 @@ pub fn setup(
 ) -> Result<(), AccountsError> {
     let missing = plan(host.os, wanted, &observe(host, wanted)?)?;
     for step in wanted.steps() {
-        let status = match (missing.contains(&step), dry_run) {
-            (false, _) => Status::AlreadyFits,
-            (true, true) => Status::WouldDo,
-            (true, false) => {
-                take(host, &step)?;
-                Status::Done
+        let planned = missing.iter().find(|missing| missing.creates_what(&step));
+        match (planned, dry_run) {
+            (None, _) => report(&step, Status::AlreadyFits),
+            (Some(planned), true) => report(planned, Status::WouldDo),
+            (Some(planned), false) => {
+                take(host, planned)?;
+                report(planned, Status::Done);
             }
-        };
-        report(&step, status);
+        }
     }
     if dry_run {
         return Ok(());
+    }
+    if host.os == Os::MacOs && !missing.is_empty() {
+        // The caches expire by themselves; this only saves the wait.
+        let _ = run(&mac::flush(&host.mac));
     }
     // Tools can be wrappers of the distribution: what counts is what is there now.
     let left = plan(host.os, wanted, &observe(host, wanted)?)?;
@@ -342,14 +466,26 @@ pub fn setup(
 }
 
 fn take(host: &Host, step: &Step) -> Result<(), AccountsError> {
-    let command = step.command(host);
-    run(&command)
-        .and_then(|output| output.require_success(&command))
-        .map(drop)
-        .map_err(|source| AccountsError::Step {
-            step: step.to_string(),
-            source,
-        })
+    for command in step.commands(host) {
+        let done = match host.os {
+            Os::Linux => run(&command),
+            Os::MacOs => Directory::of(host).ask(&command),
+        }
+        .and_then(|output| output.require_success(&command));
+        match done {
+            Err(error) if host.os == Os::MacOs && mac::may_be_refused(&command) => {
+                tracing::warn!(%step, error = crate::chain(&error), "not hidden");
+            }
+            Err(source) => {
+                return Err(AccountsError::Step {
+                    step: step.to_string(),
+                    source,
+                });
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -381,10 +517,13 @@ mod tests {
     fn plans_everything_on_a_host_that_has_nothing() {
         let observed = Observed::parse(PASSWD, "root:x:0:\n", None).unwrap();
         let steps = plan(Os::Linux, &wanted(Accounts::PerSlot), &observed).unwrap();
-        let host = Host::system();
+        let host = Host {
+            os: Os::Linux,
+            ..Host::system()
+        };
         let text: String = steps
             .iter()
-            .map(|step| format!("{step}\n  {}\n", step.command(&host)))
+            .map(|step| format!("{step}\n  {}\n", step.commands(&host)[0]))
             .collect();
         insta::assert_snapshot!(text, @r"
         group `_ephemerd`
@@ -461,15 +600,5 @@ mod tests {
             let error = plan(Os::Linux, &wanted, &nothing).unwrap_err();
             assert!(matches!(error, AccountsError::Name(_)), "{account}: {error}");
         }
-    }
-
-    #[test]
-    fn says_that_macos_accounts_are_not_available() {
-        let error = plan(Os::MacOs, &wanted(Accounts::PerSlot), &complete()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("account creation on macOS is not available in this version")
-        );
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::observed::{Home, Observed, User};
+use super::observed::{Home, Observed, Partial, User};
 
 /// One way in which an existing account or group is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,10 +46,15 @@ pub(super) fn group_differences(name: &str, observed: &Observed) -> Option<Vec<D
 }
 
 /// Returns every difference of an existing account whose only group must be `group`; `None` when there is no
-/// such account.
+/// such account, or one that only lacks something.
 pub(super) fn user_differences(name: &str, group: &str, observed: &Observed) -> Option<Vec<Difference>> {
-    let user = observed.user(name)?;
+    let Some(user) = observed.user(name) else {
+        let partial = observed.partial.get(name)?;
+        return Some(differences(name, partial_differences(partial, group, observed)))
+            .filter(|found| !found.is_empty());
+    };
     let mut found = identity(user, observed);
+    found.extend(user.remarks.iter().cloned());
     if !NO_LOGIN.contains(&user.shell.as_str()) {
         let shell = if user.shell.is_empty() {
             "/bin/sh"
@@ -77,6 +82,32 @@ pub(super) fn user_differences(name: &str, group: &str, observed: &Observed) -> 
         ));
     }
     Some(differences(name, found))
+}
+
+/// What of an incomplete account contradicts what it is to become; what it lacks can be added.
+fn partial_differences(partial: &Partial, group: &str, observed: &Observed) -> Vec<String> {
+    let Partial {
+        uid,
+        gid,
+        home: _,
+        shell,
+        remarks,
+    } = partial;
+    let mut found = remarks.clone();
+    if *uid == Some(0) {
+        found.push("is root (uid 0)".to_owned());
+    }
+    let others = observed.users.iter().filter(|other| Some(other.uid) == *uid);
+    found.extend(others.map(|other| format!("shares uid {} with `{}`: uid clash", other.uid, other.name)));
+    if let (Some(gid), Some(group)) = (gid, observed.group(group))
+        && *gid != group.gid
+    {
+        found.push(format!("has primary group {gid}, not `{}`", group.name));
+    }
+    if let Some(shell) = shell.as_deref().filter(|shell| !NO_LOGIN.contains(shell)) {
+        found.push(format!("has login shell {shell}, not /usr/sbin/nologin"));
+    }
+    found
 }
 
 fn differences(name: &str, found: Vec<String>) -> Vec<Difference> {

@@ -1,4 +1,4 @@
-//! What the files of accounts say, as values.
+//! What a system says of its accounts, as values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,9 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::AccountsError;
-use crate::host::Host;
+use super::mac::Directory;
+use crate::host::{Host, Os};
 
-/// A line of passwd(5).
+/// A line of passwd(5), or what a record of macOS has of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// Login name.
@@ -24,6 +25,38 @@ pub struct User {
     pub home: Utf8PathBuf,
     /// Login shell; empty means `/bin/sh`.
     pub shell: String,
+    /// What else is wrong with it, where only its record or the tools could tell (macOS).
+    pub remarks: Vec<String>,
+}
+
+impl User {
+    /// An account that is none of ours, of which only name and uid were looked up.
+    pub(super) fn stranger(name: String, uid: u32) -> Self {
+        Self {
+            name,
+            password: "*".to_owned(),
+            uid,
+            gid: u32::MAX,
+            home: Utf8PathBuf::new(),
+            shell: String::new(),
+            remarks: Vec::new(),
+        }
+    }
+}
+
+/// An account whose record lacks something, as an interrupted set-up leaves it (macOS).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Partial {
+    /// User id.
+    pub uid: Option<u32>,
+    /// Primary group id.
+    pub gid: Option<u32>,
+    /// Home folder.
+    pub home: Option<Utf8PathBuf>,
+    /// Login shell.
+    pub shell: Option<String>,
+    /// What is wrong with it besides.
+    pub remarks: Vec<String>,
 }
 
 /// A line of group(5).
@@ -53,6 +86,8 @@ pub struct Home {
 pub struct Observed {
     /// passwd(5), in its order.
     pub users: Vec<User>,
+    /// Accounts that exist in part, by name.
+    pub partial: BTreeMap<String, Partial>,
     /// group(5), in its order.
     pub groups: Vec<Group>,
     /// The password fields of shadow(5) by account; `None` when it could not be read.
@@ -77,21 +112,20 @@ impl Observed {
             users: entries("passwd", passwd, user)?,
             groups: entries("group", group, self::group)?,
             passwords: shadow.map(|text| text.lines().filter_map(password).collect()),
-            homes: BTreeMap::new(),
+            ..Self::default()
         })
     }
 
-    /// Reads the files of `host`, and looks at the home folders of `accounts`.
+    /// Asks `host` for its accounts, and looks at the home folders of `accounts`.
     ///
     /// # Errors
     ///
-    /// When passwd or group cannot be read, or as [`Self::parse`].
+    /// When passwd or group cannot be read or parsed, or the directory services of macOS do not answer.
     pub fn read(host: &Host, accounts: &BTreeSet<String>) -> Result<Self, AccountsError> {
-        let passwd = read(&host.passwd)?;
-        let group = read(&host.group)?;
-        // Without root it usually cannot be read. Whether that matters depends on the accounts.
-        let shadow = read(&host.shadow).ok();
-        let mut observed = Self::parse(&passwd, &group, shadow.as_deref())?;
+        let mut observed = match host.os {
+            Os::Linux => Self::read_files(host)?,
+            Os::MacOs => Directory::of(host).observe(accounts)?,
+        };
         let users = observed.users.iter().filter(|user| accounts.contains(&user.name));
         observed.homes = users
             .filter_map(|user| {
@@ -105,6 +139,14 @@ impl Observed {
             })
             .collect();
         Ok(observed)
+    }
+
+    fn read_files(host: &Host) -> Result<Self, AccountsError> {
+        let passwd = read(&host.passwd)?;
+        let group = read(&host.group)?;
+        // Without root it usually cannot be read. Whether that matters depends on the accounts.
+        let shadow = read(&host.shadow).ok();
+        Self::parse(&passwd, &group, shadow.as_deref())
     }
 
     /// The first account of this name, which is the one that counts.
@@ -157,6 +199,7 @@ fn user(line: &str) -> Option<User> {
         gid: gid.parse().ok()?,
         home: home.into(),
         shell: shell.to_owned(),
+        remarks: Vec::new(),
     })
 }
 
