@@ -76,6 +76,9 @@ pub enum Command {
         #[arg(long)]
         data_dir: Utf8PathBuf,
     },
+    /// The first program inside a sandbox of macOS; started by the warden.
+    #[command(name = "__confined", hide = true)]
+    Confined,
     /// The live probes, run inside a sandbox.
     #[command(name = "__probe", hide = true)]
     Probe(probe::ProbeArgs),
@@ -90,7 +93,7 @@ impl Command {
                 false
             }
             Self::Profile(args) => args.only_answers(),
-            Self::Host(_) | Self::Warden { .. } | Self::Probe(_) => false,
+            Self::Host(_) | Self::Warden { .. } | Self::Confined | Self::Probe(_) => false,
         }
     }
 }
@@ -143,6 +146,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
             crate::warden::serve::serve(data_dir, host)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Confined => Ok(ExitCode::from(crate::sandbox::seatbelt::confined::run()?)),
         Command::Probe(args) => args.run(),
     }
 }

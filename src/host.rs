@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod command;
 pub mod files;
+pub mod mac;
 pub mod probe;
 
 #[cfg(target_os = "linux")]
@@ -115,6 +116,8 @@ pub struct MacTools {
     pub sandbox_exec: Utf8PathBuf,
     /// security(1)
     pub security: Utf8PathBuf,
+    /// sw_vers(1)
+    pub sw_vers: Utf8PathBuf,
     /// true(1), for trying whether something can be started at all
     pub r#true: Utf8PathBuf,
     /// xcode-select(1)
@@ -155,6 +158,7 @@ impl Host {
                 log: "/usr/bin/log".into(),
                 sandbox_exec: "/usr/bin/sandbox-exec".into(),
                 security: "/usr/bin/security".into(),
+                sw_vers: "/usr/bin/sw_vers".into(),
                 r#true: "/usr/bin/true".into(),
                 xcode_select: "/usr/bin/xcode-select".into(),
             },

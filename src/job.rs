@@ -299,6 +299,14 @@ pub enum Acquisition {
         /// Whether no other job shares the account, so that everything of this uid may be killed.
         exclusive: bool,
     },
+    /// What macOS keeps per account: its launchd domain, its folders for temporary files, its System V objects. Of an
+    /// account that no other job shares.
+    UserDomain {
+        /// The account.
+        uid: u32,
+    },
+    /// The file of the job's sandbox profile; the path follows from the job id.
+    Profile,
 }
 
 #[cfg(test)]

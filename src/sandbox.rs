@@ -1,15 +1,19 @@
 //! The sandbox: which axes of protection a job gets, and the launch of a process behind all of them.
 //!
-//! [`axes`] decides what this host can enforce; [`launch`] describes one launch as data; `init` does it,
-//! inside the process that becomes the job.
+//! [`axes`] decides what this host can enforce; [`launch`] describes one launch as data; `launcher` does it, with
+//! `init` on Linux and [`seatbelt`] on macOS, inside the process that becomes the job.
 
 pub mod axes;
+pub mod keychain;
 pub mod launch;
+pub(crate) mod launcher;
+pub mod seatbelt;
+pub(crate) mod step;
 
 #[cfg(target_os = "linux")]
 pub(crate) mod init;
 #[cfg(not(target_os = "linux"))]
-#[path = "sandbox/no_init.rs"]
+#[path = "sandbox/elsewhere.rs"]
 pub(crate) mod init;
 
 use std::fmt;

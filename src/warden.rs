@@ -2,15 +2,16 @@
 //!
 //! The dispatcher starts it once, by running its own program again, and talks to it over a socket pair in
 //! the messages below. It has one thread and little memory, so that its forks are cheap: every launch is a
-//! clone of it, straight into new namespaces (see [`crate::sandbox`]), and everything that takes long (kill,
+//! fork of it, on Linux straight into new namespaces (see [`crate::sandbox`]), and everything that takes long (kill,
 //! wipe, count) happens in a forked worker, so that a large wipe does not hold up the next launch. It builds
 //! the paths of workspaces itself from job ids and the folder it was started with; what a launch plan shows to
 //! the job it takes from the dispatcher.
 //!
 //! When the dispatcher goes away, the warden kills what it started and ends; when the warden goes away, the
-//! kernel kills the jobs (`PR_SET_PDEATHSIG`).
+//! kernel kills the jobs (`PR_SET_PDEATHSIG`), or on macOS the guard of each does.
 
 pub mod client;
+pub(crate) mod domain;
 pub(crate) mod scrub;
 pub mod serve;
 pub(crate) mod wire;
@@ -62,7 +63,7 @@ pub enum Request {
         /// Whether to walk its folder as well.
         disk: bool,
     },
-    /// Name the folders below `native`.
+    /// Name the jobs that have a folder below `native` or a profile.
     Folders,
 }
 
@@ -86,7 +87,7 @@ pub enum Reply {
     },
     /// What the job uses.
     Usage(Usage),
-    /// The jobs that have a folder below `native`.
+    /// The jobs that have one.
     Folders {
         /// Their ids.
         jobs: Vec<JobId>,

@@ -6,15 +6,19 @@
 //!  │  └─ <job-id>        0700 account     root of the workspace
 //!  │     ├─ home         0700 account     HOME
 //!  │     ├─ tmp          0700 account     TMPDIR
-//!  │     └─ work         0700 account     where the command starts
+//!  │     ├─ work         0700 account     where the command starts
+//!  │     └─ shims        0755 ours        macOS: programs in place of some that bring a sandbox of their own
 //!  ├─ state              0700 ours        ledger
 //!  ├─ logs               0700 ours
+//!  ├─ profiles           0711 ours        macOS: what sandbox-exec reads, <job-id>.sb, 0444
 //!  ├─ kept               0700 ours        workspaces that `exec --keep` kept
 //!  └─ run                0711 ours        control socket
 //! ```
 //!
 //! Paths and environment follow from the job's id and slot alone; making and removing the folders is left to
 //! [`crate::host::files`].
+
+mod mac;
 
 use std::collections::BTreeMap;
 use std::fs::rename;
@@ -27,6 +31,8 @@ use nix::unistd::{getegid, geteuid};
 use crate::host::files::{FilesError, Wiped, check_data_dir, give_dir, make_dir, wipe};
 use crate::job::JobId;
 use crate::slot::Slot;
+
+pub use mac::{add_shims, mac_environment, prepare_profiles, profiles, remove_profile, write_profile};
 
 /// The folder of all workspaces, in the data folder.
 const NATIVE: &str = "native";
@@ -90,6 +96,16 @@ pub enum WorkspaceError {
         /// What failed.
         source: io::Error,
     },
+    /// A profile or a program of a workspace could not be written or removed.
+    #[error("could not {doing} `{path}`")]
+    File {
+        /// What was being done, as a verb.
+        doing: &'static str,
+        /// To what.
+        path: Utf8PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The data folder or one of its parts is not as it must be.
     #[error("data folder `{data_dir}` cannot be used")]
     DataDir {
@@ -119,6 +135,17 @@ impl Workspace {
     /// The folder that holds the others.
     pub fn root(&self) -> Utf8PathBuf {
         self.native.join(self.job.as_str())
+    }
+
+    /// The file of the job's sandbox profile, outside of the workspace (macOS).
+    pub fn profile(&self) -> Utf8PathBuf {
+        let file = format!("{}{}", self.job, mac::PROFILE_ENDING);
+        self.native.with_file_name(mac::PROFILES).join(file)
+    }
+
+    /// The folder of programs that stand in for others (macOS).
+    pub fn shims(&self) -> Utf8PathBuf {
+        self.root().join("shims")
     }
 
     /// Where the workspace is kept when it is not removed.

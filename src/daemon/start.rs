@@ -9,7 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::config::{Accounts, Config};
 use crate::host::accounts::{self, AccountsError, Wanted};
-use crate::host::{Host, probe};
+use crate::host::{Host, Os, probe};
 use crate::job::Acquisition;
 use crate::job::ledger::{Ledger, LedgerError};
 use crate::job::plan::{PlanError, Planner, Platform};
@@ -125,6 +125,9 @@ pub async fn start(
         return Err(StartError::Axes { reason, reports });
     }
     workspace::prepare_data_dir(&config.host.data_dir, uid.as_raw(), gid.as_raw())?;
+    if host.os == Os::MacOs {
+        workspace::prepare_profiles(&config.host.data_dir, uid.as_raw(), gid.as_raw())?;
+    }
     let planner = Planner::new(config, &config_file, Platform::Linux)?;
     // Without root there are no accounts to become; the axes above have said so.
     let accounts = accounts.ok().filter(|_| uid.is_root());
@@ -289,7 +292,7 @@ async fn recover(pipeline: &Pipeline, slots: &[Slot], claim: Claim) -> Result<Ve
     // After a power cut the ledger may have forgotten its last jobs; their folders tell.
     if let Reply::Folders { jobs } = pipeline.warden.ask(Request::Folders, &[]).await? {
         for job in jobs {
-            let acquisitions = vec![Acquisition::Workspace];
+            let acquisitions = vec![Acquisition::Profile, Acquisition::Workspace];
             let request = Request::Scrub {
                 job: job.clone(),
                 account: None,

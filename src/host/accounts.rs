@@ -272,12 +272,7 @@ impl Step {
                 (&host.tools.useradd, args.to_vec())
             }
         };
-        CommandSpec {
-            program: program.clone(),
-            args: args.into_iter().map(str::to_owned).collect(),
-            stdin: None,
-            timeout: TOOL_TIMEOUT,
-        }
+        CommandSpec::new(program, &args, TOOL_TIMEOUT)
     }
 
     /// Whether both create the same thing, whichever ids they give it.

@@ -20,6 +20,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::Serialize;
 
+use crate::slot::Account;
+
 /// Most bytes kept of each output stream; the rest is read and dropped, so that the program never blocks.
 const OUTPUT_CAP_BYTE: usize = 1024 * 1024;
 
@@ -87,8 +89,24 @@ pub struct CommandSpec {
     /// Text for its standard input, which is empty otherwise. Never printed nor serialised.
     #[serde(skip)]
     pub stdin: Option<String>,
+    /// The value of `HOME` in its environment, for a tool that keeps something there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home: Option<Utf8PathBuf>,
     /// How long it may run.
     pub timeout: Duration,
+}
+
+impl CommandSpec {
+    /// A program with arguments, without input and home.
+    pub fn new(program: &Utf8Path, args: &[&str], timeout: Duration) -> Self {
+        Self {
+            program: program.to_owned(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            stdin: None,
+            home: None,
+            timeout,
+        }
+    }
 }
 
 /// Prints a line that a POSIX shell reads back as the same program and arguments.
@@ -142,13 +160,22 @@ impl Output {
 
 /// Runs a program to its end and returns its status and output, whatever its status is.
 ///
-/// It starts in `/` with `PATH` and `LC_ALL=C` as its whole environment. Whatever it leaves running in its
+/// It starts in `/` with `PATH`, `LC_ALL=C` and, where the spec has one, `HOME` as its whole environment. Whatever it leaves running in its
 /// process group is killed when it ends.
 ///
 /// # Errors
 ///
 /// When the path is relative, the program cannot be started or waited for, or its time is up.
 pub fn run(spec: &CommandSpec) -> Result<Output, CommandError> {
+    run_as(spec, None)
+}
+
+/// Runs a program as [`run`] does, as another account where one is given; that takes root.
+///
+/// # Errors
+///
+/// As [`run`], and when the account cannot be become.
+pub fn run_as(spec: &CommandSpec, account: Option<&Account>) -> Result<Output, CommandError> {
     let start_error = |source| CommandError::Start {
         program: spec.program.clone(),
         source,
@@ -160,7 +187,7 @@ pub fn run(spec: &CommandSpec) -> Result<Output, CommandError> {
     if !spec.program.is_absolute() {
         return Err(CommandError::Relative(spec.program.clone()));
     }
-    let mut group = Group(start(spec).map_err(start_error)?);
+    let mut group = Group(start(spec, account).map_err(start_error)?);
     if let (Some(text), Some(mut pipe)) = (spec.stdin.clone(), group.0.stdin.take()) {
         // A program that does not read its input ends this thread by closing the pipe.
         thread::Builder::new()
@@ -186,16 +213,22 @@ pub fn run(spec: &CommandSpec) -> Result<Output, CommandError> {
 
 /// Starts the program with nothing of ours but three pipes.
 #[expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
-fn start(spec: &CommandSpec) -> io::Result<Child> {
+fn start(spec: &CommandSpec, account: Option<&Account>) -> io::Result<Child> {
     let stdin = match spec.stdin {
         Some(_) => Stdio::piped(),
         None => Stdio::null(),
     };
-    std::process::Command::new(&spec.program)
+    let mut command = std::process::Command::new(&spec.program);
+    if let Some(account) = account {
+        // Supplementary groups go with it (std::os::unix::process::CommandExt::uid).
+        command.uid(account.uid).gid(account.gid);
+    }
+    command
         .args(&spec.args)
         .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
+        .envs(spec.home.iter().map(|home| ("HOME", home)))
         .current_dir("/")
         .process_group(0)
         .stdin(stdin)
@@ -338,6 +371,7 @@ mod tests {
             program: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
             stdin: None,
+            home: None,
             timeout: Duration::from_secs(60),
         }
     }

@@ -51,6 +51,33 @@ mod processes;
 
 pub(crate) use processes::*;
 
+/// What opening a file fails with when the sandbox forbids it: Landlock's error, which a stand-in for the sandbox
+/// of macOS gives here.
+pub(crate) const SANDBOX_DENIAL: Errno = Errno::EACCES;
+
+/// Does nothing: Linux knows no sessions of this kind.
+pub(crate) fn new_audit_session() -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Linux has one limit for all, the hard one.
+pub(crate) fn open_files_ceiling() -> Option<u64> {
+    None
+}
+
+/// Makes `gid` the only supplementary group of this process.
+pub(crate) fn set_only_group(gid: u32) -> std::io::Result<()> {
+    Ok(nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(gid)])?)
+}
+
+/// The supplementary groups of this process.
+pub(crate) fn groups() -> std::io::Result<Vec<u32>> {
+    Ok(nix::unistd::getgroups()?
+        .into_iter()
+        .map(nix::unistd::Gid::as_raw)
+        .collect())
+}
+
 /// What only root on Linux can set up for `files`.
 #[cfg(test)]
 mod tests {

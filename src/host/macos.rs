@@ -52,37 +52,20 @@ pub(super) fn clear_flags_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Err
     Errno::result(result).map(drop)
 }
 
-/// What this version does not know of macOS: it starts no jobs there, so nothing asks.
-fn unknown<T>() -> std::io::Result<T> {
-    Err(std::io::Error::new(
-        std::io::ErrorKind::Unsupported,
-        "this version looks at processes on Linux only",
-    ))
-}
+#[path = "macos/processes.rs"]
+mod processes;
+#[path = "macos/session.rs"]
+mod session;
 
-/// Fails on macOS.
-pub(crate) fn processes_of(_uid: u32) -> std::io::Result<Vec<i32>> {
-    unknown()
-}
-
-/// Nothing is measured on macOS.
-pub(crate) fn resident_byte(_pid: i32) -> Option<u64> {
-    None
-}
-
-/// Fails on macOS.
-pub(crate) fn wait_for_end(_pid: i32, _deadline: std::time::Instant) -> std::io::Result<()> {
-    unknown()
-}
-
-/// Fails on macOS.
-pub(crate) fn mounts_below(_folder: &camino::Utf8Path) -> std::io::Result<Vec<String>> {
-    unknown()
-}
+pub(crate) use processes::*;
+pub(crate) use session::*;
 
 /// macOS has no Landlock.
 pub(crate) fn landlock_abi() -> std::io::Result<i32> {
-    unknown()
+    Err(std::io::Error::new(
+        std::io::ErrorKind::Unsupported,
+        "macOS has no Landlock",
+    ))
 }
 
 /// macOS has no seccomp filters.

@@ -11,7 +11,7 @@ use crate::profile::expect::{self, ExpectError, Expectation, Finding, Places};
 use crate::profile::policy::Network;
 use crate::profile::render::{RenderError, RenderInput, Rendered, Renderer, System};
 use crate::profile::{Posture, Rules};
-use crate::sandbox::launch::{LaunchPlan, ProcessLimits};
+use crate::sandbox::launch::{Confinement, LaunchPlan, ProcessLimits};
 use crate::slot::Slot;
 use crate::workspace::{self, Workspace};
 
@@ -225,7 +225,7 @@ impl Planner {
         let limits = &self.config.native.limits;
         let plan = LaunchPlan {
             job: job.clone(),
-            policy,
+            confinement: Confinement::Linux(policy),
             account: root.then(|| slot.account.clone()),
             command: spec.command.clone(),
             env: workspace::environment(&workspace, slot, job, &layers),

@@ -18,7 +18,7 @@ use super::state::{Effect, Event, State, step};
 use super::{Acquisition, JobId, JobSpec, Outcome};
 use crate::config::{Accounts, Limits};
 use crate::sandbox::axes::AxisReport;
-use crate::sandbox::launch::{LaunchPlan, Status};
+use crate::sandbox::launch::{Confinement, LaunchPlan, Status};
 use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
@@ -308,6 +308,13 @@ impl Drive<'_> {
         };
         let exclusive =
             self.pipeline.root && self.pipeline.planner.config().native.accounts == Accounts::PerSlot;
+        if matches!(plan.confinement, Confinement::Seatbelt(_)) {
+            self.acquire(Acquisition::Profile)?;
+            if exclusive {
+                let uid = self.slot.account.uid;
+                self.acquire(Acquisition::UserDomain { uid })?;
+            }
+        }
         self.acquire(Acquisition::Processes {
             uid: self.slot.account.uid,
             exclusive,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
+use super::keychain::Keychain;
 use crate::job::JobId;
 use crate::profile::Policy;
 use crate::slot::Account;
@@ -14,8 +15,8 @@ use crate::slot::Account;
 pub struct LaunchPlan {
     /// Whose process it is.
     pub job: JobId,
-    /// What it may do.
-    pub policy: Policy,
+    /// What it may do, as its system enforces it.
+    pub confinement: Confinement,
     /// Who it runs as; `None` keeps the caller's account, inside a user namespace.
     pub account: Option<Account>,
     /// Program and arguments; a program without a slash is looked up on the job's `PATH`, inside the sandbox.
@@ -26,6 +27,25 @@ pub struct LaunchPlan {
     pub work_dir: Utf8PathBuf,
     /// Limits the kernel keeps per process or account.
     pub limits: ProcessLimits,
+}
+
+/// What a job may do, in the form that one system enforces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confinement {
+    /// A policy for the sandbox of Linux.
+    Linux(Policy),
+    /// A profile for the sandbox of macOS.
+    Seatbelt(Seatbelt),
+}
+
+/// What a launch on macOS is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seatbelt {
+    /// The text that sandbox-exec(1) applies.
+    pub profile: String,
+    /// The keychain that is made for the job before it starts.
+    pub keychain: Keychain,
 }
 
 /// Limits that setrlimit(2) keeps. A hard limit of the host that is lower stays.

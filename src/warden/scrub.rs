@@ -3,6 +3,7 @@
 //! Runs in a worker of the warden. Nothing here trusts that an earlier step worked: what counts as clean is
 //! what the kernel says afterwards.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -12,8 +13,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, Uid, fork, setuid};
 
-use super::{Reply, Usage};
-use crate::host::{Host, files, os};
+use super::{Reply, Usage, domain};
+use crate::host::command::{self, CommandSpec};
+use crate::host::{Host, Os, files, os};
 use crate::job::{Acquisition, JobId};
 use crate::slot::Account;
 use crate::workspace::{self, Workspace};
@@ -28,7 +30,7 @@ pub(super) struct Scrub<'a> {
     pub(super) host: &'a Host,
     /// Its folder.
     pub(super) workspace: &'a Workspace,
-    /// Its first process, where that has not ended yet.
+    /// Its first process, where that has not ended yet; it has been told to.
     pub(super) first: Option<Pid>,
     /// The account it has for itself, where it has one.
     pub(super) account: Option<&'a Account>,
@@ -46,12 +48,15 @@ impl Scrub<'_> {
                 Acquisition::Processes { uid, exclusive } => {
                     end_processes(self.first, exclusive.then_some(*uid))
                 }
+                // What launchd started again meanwhile goes, too.
+                Acquisition::UserDomain { uid } => {
+                    domain::end(self.host, *uid, self.account).and_then(|()| end_processes(None, Some(*uid)))
+                }
+                Acquisition::Profile => workspace::remove_profile(self.workspace).map_err(io::Error::other),
                 Acquisition::Workspace if self.keep => {
                     workspace::keep(self.workspace).map_err(io::Error::other)
                 }
-                Acquisition::Workspace => workspace::remove(self.workspace)
-                    .map(drop)
-                    .map_err(io::Error::other),
+                Acquisition::Workspace => self.remove_workspace(),
             };
             match result {
                 Ok(()) if leftovers.is_empty() => undone += 1,
@@ -59,18 +64,37 @@ impl Scrub<'_> {
                 Err(error) => leftovers.push(crate::chain(&error)),
             }
         }
+        if let (Os::MacOs, Some(account)) = (self.host.os, self.account) {
+            leftovers.extend(domain::left(self.host, account));
+        }
         leftovers.extend(left_behind(self.host, self.workspace, self.account));
         Reply::Scrubbed { undone, leftovers }
     }
+
+    /// Removes the workspace. On macOS access control lists may keep even root out of what a job wrote; where
+    /// something stays, they are taken off by chmod(1) and it is tried once more. chmod goes by path through a
+    /// tree that a job wrote, so it runs as the job's account, which could do all of this by itself, and when
+    /// nothing else runs as it any more.
+    fn remove_workspace(&self) -> io::Result<()> {
+        let removed = workspace::remove(self.workspace);
+        if removed.is_ok() || self.host.os == Os::Linux {
+            return removed.map(drop).map_err(io::Error::other);
+        }
+        let root = self.workspace.root();
+        let spec = CommandSpec::new(&self.host.mac.chmod, &["-RN", root.as_str()], PATIENCE);
+        // What it cannot change shows when the rest is removed.
+        let _ = command::run_as(&spec, self.account);
+        workspace::remove(self.workspace)
+            .map(drop)
+            .map_err(io::Error::other)
+    }
 }
 
-/// Kills the job's first process, and with it its whole pid namespace; then, where the account is the job's
-/// alone, everything else that runs as it, until nothing does.
+/// Waits for the end of the job's first process, which takes its pid namespace or process group along; then, where
+/// the account is the job's alone, kills everything else that runs as it, until nothing does.
 fn end_processes(first: Option<Pid>, uid: Option<u32>) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     if let Some(first) = first {
-        // It may have ended since; then there is nobody to kill.
-        let _ = kill(first, Signal::SIGKILL);
         os::wait_for_end(first.as_raw(), deadline)?;
     }
     let Some(uid) = uid else { return Ok(()) };
@@ -113,8 +137,10 @@ fn kill_account(uid: u32) -> io::Result<()> {
 /// What the job left that no acquisition covers, in words.
 fn left_behind(host: &Host, workspace: &Workspace, account: Option<&Account>) -> Vec<String> {
     let mut found = Vec::new();
-    if std::fs::symlink_metadata(workspace.root().as_std_path()).is_ok() {
-        found.push(format!("folder {}", workspace.root()));
+    for (kind, path) in [("folder", workspace.root()), ("profile", workspace.profile())] {
+        if path.symlink_metadata().is_ok() {
+            found.push(format!("{kind} {path}"));
+        }
     }
     match os::mounts_below(&workspace.root()) {
         Ok(mounts) => found.extend(mounts.into_iter().map(|mount| format!("mount {mount}"))),
@@ -158,14 +184,14 @@ pub(super) fn usage(workspace: &Workspace, uid: Option<u32>, disk: bool) -> Usag
     }
 }
 
-/// The jobs that have a folder below `native`. After a power cut there may be some that the ledger forgot.
+/// The jobs that have a folder below `native` or a profile. After a power cut there may be some that the ledger
+/// forgot.
 pub(super) fn folders(data_dir: &Utf8Path) -> io::Result<Vec<JobId>> {
-    let entries = data_dir
+    let folders = data_dir
         .join("native")
         .read_dir_utf8()?
         .collect::<io::Result<Vec<_>>>()?;
-    Ok(entries
-        .iter()
-        .filter_map(|entry| entry.file_name().parse().ok())
-        .collect())
+    let folders = folders.iter().filter_map(|entry| entry.file_name().parse().ok());
+    let found: BTreeSet<JobId> = folders.chain(workspace::profiles(data_dir)?).collect();
+    Ok(found.into_iter().collect())
 }

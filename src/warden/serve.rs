@@ -7,18 +7,17 @@ use std::os::unix::net::UnixStream;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::select::{FdSet, pselect};
-use nix::sys::signal::{
-    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask,
-};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, fork};
 use serde::{Deserialize, Serialize};
 
 use super::{Reply, Request, scrub, wire};
-use crate::host::Host;
+use crate::host::{Host, Os};
 use crate::job::JobId;
-use crate::sandbox::init::{Given, Launcher};
-use crate::sandbox::launch::LaunchPlan;
+use crate::sandbox::launch::{Confinement, LaunchPlan};
+use crate::sandbox::launcher::{First, Launcher};
+use crate::sandbox::step::Given;
 use crate::workspace::{self, Workspace};
 
 /// A request with the number its reply will carry.
@@ -36,7 +35,7 @@ struct Warden {
     socket: UnixStream,
     launcher: Launcher,
     /// The first process of every job that still has one.
-    jobs: BTreeMap<JobId, Pid>,
+    jobs: BTreeMap<JobId, First>,
 }
 
 /// Serves requests for `host` from the socket on standard input until it ends, then kills what is left.
@@ -45,7 +44,8 @@ struct Warden {
 /// The socket or the signal set-up fails; a request that fails is answered instead.
 pub fn serve(data_dir: &Utf8Path, host: &Host) -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let launcher = Launcher::new()?;
+    let program = Utf8PathBuf::try_from(std::env::current_exe()?).map_err(io::Error::other)?;
+    let launcher = Launcher::new(host, program)?;
     let mut warden = Warden {
         host: host.clone(),
         data_dir: data_dir.to_owned(),
@@ -70,8 +70,8 @@ pub fn serve(data_dir: &Utf8Path, host: &Host) -> io::Result<()> {
             None => break,
         }
     }
-    for pid in warden.jobs.values() {
-        let _ = kill(*pid, Signal::SIGKILL);
+    for first in warden.jobs.values_mut() {
+        let _ = first.signal(false);
     }
     // Workers finish what they began; jobs are gone at once.
     while waitpid(None, None).is_ok() {}
@@ -105,7 +105,7 @@ impl Warden {
             if pid <= 0 {
                 return;
             }
-            self.jobs.retain(|_, job| job.as_raw() != pid);
+            self.jobs.retain(|_, first| first.pid.as_raw() != pid);
         }
     }
 
@@ -116,7 +116,10 @@ impl Warden {
                 let workspace = Workspace::new(&self.data_dir, &job);
                 let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
                 let (uid, gid) = account.map_or(own, |account| (account.uid, account.gid));
-                let made = workspace::create(&workspace, uid, gid);
+                let made = workspace::create(&workspace, uid, gid).and_then(|()| match self.host.os {
+                    Os::Linux => Ok(()),
+                    Os::MacOs => workspace::add_shims(&workspace),
+                });
                 self.reply(number, made.map(|()| Reply::Done))
             }
             Request::Launch(plan) => {
@@ -124,13 +127,11 @@ impl Warden {
                 self.reply(number, launched)
             }
             Request::Signal { job, politely } => {
-                let signal = if politely {
-                    Signal::SIGTERM
-                } else {
-                    Signal::SIGKILL
-                };
                 // A job without a process has ended already.
-                let sent = self.jobs.get(&job).map_or(Ok(()), |pid| kill(*pid, signal));
+                let sent = self
+                    .jobs
+                    .get_mut(&job)
+                    .map_or(Ok(()), |first| first.signal(politely));
                 self.reply(number, sent.map(|()| Reply::Done))
             }
             Request::Scrub {
@@ -139,7 +140,11 @@ impl Warden {
                 acquisitions,
                 keep,
             } => {
-                let first = self.jobs.get(&job).copied();
+                let first = self.jobs.get_mut(&job).map(|first| {
+                    // The worker waits for its end. It may have ended since; then there is nobody to kill.
+                    let _ = first.signal(false);
+                    first.pid
+                });
                 let workspace = Workspace::new(&self.data_dir, &job);
                 let scrub = scrub::Scrub {
                     host: &self.host,
@@ -173,15 +178,18 @@ impl Warden {
             ));
         }
         let outer = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        let pid = self.launcher.spawn(
-            plan,
-            Given {
-                outer,
-                job: [stdin, stdout, stderr],
-                status,
-            },
-        )?;
-        self.jobs.insert(plan.job.clone(), Pid::from_raw(pid));
+        let workspace = Workspace::new(&self.data_dir, &plan.job);
+        if let Confinement::Seatbelt(seatbelt) = &plan.confinement {
+            workspace::write_profile(&workspace, &seatbelt.profile).map_err(io::Error::other)?;
+        }
+        let given = Given {
+            outer,
+            job: [stdin, stdout, stderr],
+            status,
+        };
+        let first = self.launcher.spawn(plan, &workspace.profile(), given)?;
+        let pid = first.pid.as_raw();
+        self.jobs.insert(plan.job.clone(), first);
         Ok(Reply::Launched { pid })
     }
 

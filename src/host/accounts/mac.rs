@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use plist::Value;
 
 use super::observed::{Group, Observed, Partial, User};
@@ -323,11 +323,6 @@ pub(super) fn flush(tools: &MacTools) -> CommandSpec {
     command(&tools.dscacheutil, &["-flushcache"])
 }
 
-fn command(program: &Utf8PathBuf, args: &[&str]) -> CommandSpec {
-    CommandSpec {
-        program: program.clone(),
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        stdin: None,
-        timeout: TIMEOUT,
-    }
+fn command(program: &Utf8Path, args: &[&str]) -> CommandSpec {
+    CommandSpec::new(program, args, TIMEOUT)
 }

@@ -2,11 +2,12 @@
 
 use std::io;
 
-use crate::profile::policy::Network;
+use crate::profile::policy::{Network, Policy};
 use crate::sandbox::launch::LaunchPlan;
 
+use super::identity;
 use super::seccomp::Filters;
-use super::{Given, identity};
+use crate::sandbox::step::Given;
 
 /// Starts jobs. Holds what is prepared once and inherited by every launch.
 #[derive(Debug)]
@@ -34,9 +35,9 @@ impl Launcher {
     ///
     /// # Errors
     /// The kernel refuses the namespaces; the message says what to look at.
-    pub(crate) fn spawn(&self, plan: &LaunchPlan, given: Given) -> io::Result<i32> {
+    pub(crate) fn spawn(&self, plan: &LaunchPlan, policy: &Policy, given: Given) -> io::Result<i32> {
         let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        if plan.policy.network == Network::None {
+        if policy.network == Network::None {
             flags |= libc::CLONE_NEWNET;
         }
         if plan.account.is_none() {
@@ -51,7 +52,7 @@ impl Launcher {
         match pid {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                let code = super::run(plan, &self.filters, given);
+                let code = super::run(plan, policy, &self.filters, given);
                 // SAFETY: ends the child without running the parent's destructors.
                 unsafe { libc::_exit(code) }
             }
