@@ -9,7 +9,6 @@ use std::os::unix::fs::DirBuilderExt;
 use camino::Utf8Path;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, execve, setgid, setsid, setuid};
@@ -105,29 +104,79 @@ fn apply(launch: &Launch<'_>, ends: Ends) -> Result<std::convert::Infallible, St
 
 /// Sets the limits, soft and hard alike; a lower hard limit of the host stays.
 fn limits(limits: ProcessLimits) -> Result<(), StepError> {
-    for (resource, limit) in rlimits(limits) {
-        let (_, hard) = getrlimit(resource).step("limits")?;
-        let limit = limit.min(hard);
-        setrlimit(resource, limit, limit)
-            .map_err(|e| StepError::new("limits", format!("{resource:?}: {e}")))?;
+    for (limit, most) in Limit::all(limits) {
+        limit
+            .set(most)
+            .map_err(|error| StepError::new("limits", format!("{limit:?}: {error}")))?;
     }
     Ok(())
 }
 
-/// The limits the kernel keeps. A core file would hold the job's secrets, in a folder of the host's (`/cores`).
-pub(super) fn rlimits(limits: ProcessLimits) -> [(Resource, u64); 4] {
-    let ProcessLimits {
-        processes,
-        open_files,
-        file_byte,
-    } = limits;
-    let open_files = os::open_files_ceiling().map_or(open_files, |most| open_files.min(most));
-    [
-        (Resource::RLIMIT_NPROC, processes),
-        (Resource::RLIMIT_NOFILE, open_files),
-        (Resource::RLIMIT_FSIZE, file_byte),
-        (Resource::RLIMIT_CORE, 0),
-    ]
+/// A limit that the kernel keeps (setrlimit(2)). Not by a library, because none names the first on macOS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// Processes of the real user.
+    Processes,
+    /// Open files of a process.
+    OpenFiles,
+    /// Bytes of one file.
+    FileSize,
+    /// Bytes of a core file, which would hold the job's secrets, in a folder of the host's (`/cores`).
+    Core,
+}
+
+impl Limit {
+    /// Every limit with its value.
+    pub(super) fn all(limits: ProcessLimits) -> [(Self, u64); 4] {
+        let ProcessLimits {
+            processes,
+            open_files,
+            file_byte,
+        } = limits;
+        let open_files = os::open_files_ceiling().map_or(open_files, |most| open_files.min(most));
+        [
+            (Self::Processes, processes),
+            (Self::OpenFiles, open_files),
+            (Self::FileSize, file_byte),
+            (Self::Core, 0),
+        ]
+    }
+
+    /// What holds for this process, soft and hard.
+    pub(super) fn get(self) -> io::Result<(u64, u64)> {
+        let mut found = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: `found` is valid for writing and outlives the call.
+        Errno::result(unsafe {
+            match self {
+                Self::Processes => libc::getrlimit(libc::RLIMIT_NPROC, &raw mut found),
+                Self::OpenFiles => libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut found),
+                Self::FileSize => libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut found),
+                Self::Core => libc::getrlimit(libc::RLIMIT_CORE, &raw mut found),
+            }
+        })?;
+        Ok((found.rlim_cur, found.rlim_max))
+    }
+
+    fn set(self, most: u64) -> io::Result<()> {
+        let most = most.min(self.get()?.1);
+        let wanted = libc::rlimit {
+            rlim_cur: most,
+            rlim_max: most,
+        };
+        // SAFETY: the kernel only reads `wanted`, which outlives the call.
+        Errno::result(unsafe {
+            match self {
+                Self::Processes => libc::setrlimit(libc::RLIMIT_NPROC, &raw const wanted),
+                Self::OpenFiles => libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted),
+                Self::FileSize => libc::setrlimit(libc::RLIMIT_FSIZE, &raw const wanted),
+                Self::Core => libc::setrlimit(libc::RLIMIT_CORE, &raw const wanted),
+            }
+        })?;
+        Ok(())
+    }
 }
 
 /// Becomes the account, with its one group. The order matters: each call needs a privilege that a later one gives

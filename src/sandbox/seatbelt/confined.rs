@@ -16,13 +16,12 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use camino::Utf8Path;
 use nix::errno::Errno;
-use nix::sys::resource::getrlimit;
 use nix::unistd::{
     dup2_stderr, dup2_stdin, dup2_stdout, execve, getegid, geteuid, getgid, getpgrp, getpid, getsid, getuid,
 };
 
 use super::Confined;
-use super::child::{JOB, PLAN, SAID, close_on_exec, default_signals, rlimits};
+use super::child::{JOB, Limit, PLAN, SAID, close_on_exec, default_signals};
 use crate::host::os;
 use crate::sandbox::launch::Status;
 use crate::sandbox::step::{Step, StepError, say};
@@ -71,11 +70,11 @@ fn prove(confined: &Confined) -> Result<(), StepError> {
         getpgrp() == own && getsid(None).step(STEP)? == own,
         "the process is in the session or group of another",
     )?;
-    for (resource, limit) in rlimits(confined.limits) {
-        let (soft, hard) = getrlimit(resource).step(STEP)?;
+    for (limit, most) in Limit::all(confined.limits) {
+        let (soft, hard) = limit.get().step(STEP)?;
         check(
-            soft <= limit && hard <= limit,
-            &format!("{resource:?} is {soft}, not {limit}"),
+            soft <= most && hard <= most,
+            &format!("the limit {limit:?} is {soft}, not {most}"),
         )?;
     }
     prove_sandbox(&confined.profile)
