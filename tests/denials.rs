@@ -11,7 +11,7 @@ use camino::Utf8PathBuf;
 use ephemerd::cli::Format;
 use ephemerd::cli::denials::{DenialsArgs, run};
 use ephemerd::config::{Config, load_or_default};
-use ephemerd::host::{Host, Os, MacTools};
+use ephemerd::host::{Host, MacTools, Os};
 use ephemerd::profile::denials::{DenialsError, Query, ask};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/denials");

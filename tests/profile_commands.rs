@@ -11,7 +11,7 @@ fn profile(args: &[&str]) -> Output {
         .args(["--config", "/dev/null", "profile"])
         .args(args)
         .output()
-        .unwrap()
+        .expect("the program starts")
 }
 
 fn said(output: &Output) -> String {
@@ -20,11 +20,11 @@ fn said(output: &Output) -> String {
 
 /// Two files with these texts.
 fn files(a: &str, b: &str) -> (tempfile::TempDir, [String; 2]) {
-    let folder = tempfile::tempdir().unwrap();
-    let root = Utf8Path::from_path(folder.path()).unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = Utf8Path::from_path(folder.path()).expect("UTF-8");
     let names = ["a.sb", "b.sb"].map(|name| root.join(name).into_string());
     for (name, text) in names.iter().zip([a, b]) {
-        std::fs::write(name, format!("(version 1)\n(deny default)\n{text}")).unwrap();
+        std::fs::write(name, format!("(version 1)\n(deny default)\n{text}")).expect("a file");
     }
     (folder, names)
 }

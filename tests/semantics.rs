@@ -10,7 +10,7 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use ephemerd::cli::Format;
 use ephemerd::cli::semantics::{SemanticsArgs, run_in};
-use ephemerd::host::{Host, Os, MacTools};
+use ephemerd::host::{Host, MacTools, Os};
 use ephemerd::profile::disputed::run::{Bench, profile};
 use ephemerd::profile::disputed::{Outcome, Probe, table};
 use ephemerd::profile::sbpl::Release;

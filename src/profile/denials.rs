@@ -92,6 +92,7 @@ impl Query {
                 "--predicate".into(),
                 format!("process == \"kernel\" AND eventMessage CONTAINS \"{tag}\""),
             ],
+            home: None,
             stdin: None,
             timeout: self.deadline,
         }

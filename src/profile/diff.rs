@@ -2,7 +2,7 @@
 //!
 //! Two profiles can differ in every line and do the same, or in the order of two lines and do something else. So
 //! nothing is compared but answers. Every rule is a boundary between targets that it matches and targets that it
-//! does not; [`witness`] makes targets on both sides of every boundary of both profiles, and each is decided by
+//! does not; `witness` makes targets on both sides of every boundary of both profiles, and each is decided by
 //! both. Operations that no rule tells apart are decided once for all of them.
 //!
 //! For texts and paths this finds every difference that is made of literals, prefixes and folders. A regular

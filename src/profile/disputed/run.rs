@@ -225,6 +225,7 @@ impl Bench {
         command::run(&CommandSpec {
             program: "/bin/sh".into(),
             args: fixed.iter().chain(args).map(|arg| (*arg).to_owned()).collect(),
+            home: None,
             stdin: None,
             timeout: TIMEOUT,
         })
