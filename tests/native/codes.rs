@@ -11,7 +11,14 @@ use crate::harness::{Daemon, Site, command, said};
 const DOCUMENT: &str = include_str!("../../docs/exit-codes.md");
 
 /// Rows that no test can make happen without breaking the fence on purpose.
-const NOT_MADE: [(&str, &str); 1] = [("`profile verify`", "1")];
+const NOT_MADE: [(&str, &str); 5] = [
+    // These take a Mac, or its stand-ins: tests/denials.rs and tests/semantics.rs.
+    ("`profile denials`", "0"),
+    ("`profile denials`", "1"),
+    ("`profile probe-semantics`", "0"),
+    ("`profile probe-semantics`", "1"),
+    ("`profile verify`", "1"),
+];
 
 /// The table as (command, code), in its order.
 fn rows() -> Vec<(&'static str, &'static str)> {
@@ -64,6 +71,7 @@ fn every_row_of_the_document_is_as_the_program_does_it() {
     let mut seen = Seen::default();
     let site = Site::new("[native]\njob_timeout = \"1s\"\n");
     without_a_daemon(&mut seen, &site);
+    about_profiles(&mut seen, &site);
     exec(&mut seen, &site);
     site.configure("[native.limits]\nmemory = \"64MiB\"\n");
     let daemon = Daemon::start_at(site);
@@ -80,6 +88,44 @@ fn every_row_of_the_document_is_as_the_program_does_it() {
     assert!(
         missing.is_empty(),
         "rows that were not made to happen: {missing:?}"
+    );
+}
+
+fn about_profiles(seen: &mut Seen, site: &Site) {
+    let mac = ["--os", "macos-26"];
+    let explain = |operation, target| {
+        let args = ["profile", "explain", operation, target];
+        site.run(&[&args[..], &mac].concat())
+    };
+    seen.ended(
+        "`profile explain`",
+        "0",
+        &explain("mach-lookup", "com.apple.trustd"),
+    );
+    seen.ended("`profile explain`", "1", &explain("job-creation", "-"));
+    seen.ended("`profile explain`", "2", &explain("no-such-operation", "-"));
+    let diff = |a, b| site.run(&[&["profile", "diff", a, b][..], &mac].concat());
+    seen.ended("`profile diff`", "0", &diff("strict", "strict"));
+    seen.ended("`profile diff`", "1", &diff("strict", "standard"));
+    seen.ended("`profile diff`", "2", &diff("strict", "nothing"));
+    let hole = site.top.join("hole.sb");
+    let text = "(version 1)\n(deny default)\n(allow network-outbound (local ip \"localhost:*\"))\n";
+    fs::write(&hole, text).unwrap();
+    seen.ended(
+        "`profile lint`",
+        "1",
+        &site.run(&["profile", "lint", hole.as_str()]),
+    );
+    seen.ended(
+        "`profile lint`",
+        "2",
+        &site.run(&["profile", "lint", "/no/such.sb"]),
+    );
+    seen.ended("`profile denials`", "3", &site.run(&["profile", "denials"]));
+    seen.ended(
+        "`profile probe-semantics`",
+        "3",
+        &site.run(&["profile", "probe-semantics"]),
     );
 }
 
