@@ -19,7 +19,7 @@
 //! 6. `keychain`: made by security(1) as the account, in this session.
 //! 7. `profile`: the profile's file can be read, which is one half of the proof.
 //! 8. `sandbox`: only the descriptors the rest needs, then sandbox-exec.
-//! 9. `proof`: see [`confined`].
+//! 9. `proof`: see `confined`.
 //!
 //! The warden writes the profile to a file of its own in a folder no job can write to, because sandbox-exec reads
 //! it before it applies it. It starts with an environment of ours, since the job's own could load code into it

@@ -1,7 +1,7 @@
 //! The macOS half of rendering: a sandbox profile in SBPL.
 //!
 //! The kernel compares paths that are resolved, so every path is brought into that spelling at the door, by text
-//! alone: what cannot be is refused. A folder that holds the job's things and those of others is a [`Guard`]:
+//! alone: what cannot be is refused. A folder that holds the job's things and those of others is a `Guard`:
 //! closed but for the job's own part, with a way there that can be looked at and not listed.
 
 use std::collections::BTreeSet;
