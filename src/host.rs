@@ -66,6 +66,8 @@ pub struct Host {
     pub shared_places: Vec<Utf8PathBuf>,
     /// Where macOS keeps folders for temporary files and caches per account (confstr(3)).
     pub user_folders: Utf8PathBuf,
+    /// The Homebrew prefix of macOS.
+    pub homebrew: Utf8PathBuf,
     /// How long to wait before a tool that was refused for no lasting reason is asked again.
     pub retry_pause: Duration,
     /// The tools of Linux.
@@ -138,6 +140,7 @@ impl Host {
             },
             shared_places: Self::shared_places(Os::host()),
             user_folders: "/private/var/folders".into(),
+            homebrew: "/opt/homebrew".into(),
             retry_pause: Duration::from_millis(500),
             tools: Tools {
                 useradd: "/usr/sbin/useradd".into(),

@@ -9,11 +9,13 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::config::{Accounts, Config};
 use crate::host::accounts::{self, AccountsError, Wanted};
+use crate::host::mac::{self, MacError};
 use crate::host::{Host, Os, probe};
 use crate::job::Acquisition;
 use crate::job::ledger::{Ledger, LedgerError};
-use crate::job::plan::{PlanError, Planner, Platform};
+use crate::job::plan::{MacHost, MacSlot, PlanError, Planner, Platform};
 use crate::job::run::{Pipeline, RunError};
+use crate::profile::sbpl::Release;
 use crate::sandbox::axes::{self, AxisReport};
 use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
@@ -33,6 +35,17 @@ pub enum StartError {
         reason: String,
         /// Every axis.
         reports: Vec<AxisReport>,
+    },
+    /// This Mac does not say what it has.
+    #[error(transparent)]
+    Mac(#[from] MacError),
+    /// No profile can be made for this release of macOS.
+    #[error(
+        "macOS {version} is not known to this version of ephemerd\nhint: profiles are made for macOS 14 and later, up to the newest that `ephemerd profile render --help` names"
+    )]
+    Release {
+        /// What it says it is.
+        version: String,
     },
     /// Another process has the slots.
     #[error(
@@ -128,10 +141,14 @@ pub async fn start(
     if host.os == Os::MacOs {
         workspace::prepare_profiles(&config.host.data_dir, uid.as_raw(), gid.as_raw())?;
     }
-    let planner = Planner::new(config, &config_file, Platform::Linux)?;
     // Without root there are no accounts to become; the axes above have said so.
     let accounts = accounts.ok().filter(|_| uid.is_root());
-    let all = slots(planner.config(), accounts.as_deref());
+    let all = slots(&config, accounts.as_deref());
+    let platform = match host.os {
+        Os::Linux => Platform::Linux,
+        Os::MacOs => Platform::MacOs(mac_host(host, program, &all)?),
+    };
+    let planner = Planner::new(config, &config_file, platform)?;
     let exclusive = accounts.is_some() && planner.config().native.accounts == Accounts::PerSlot;
     let shared = exclusive.then(|| host.run.join("ephemerd"));
     let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
@@ -155,6 +172,36 @@ pub async fn start(
         slots,
         recovered,
         locks,
+    })
+}
+
+/// What this Mac has for jobs in `slots`, with `program` as the first inside of a sandbox.
+fn mac_host(host: &Host, program: &Utf8Path, slots: &[Slot]) -> Result<MacHost, StartError> {
+    let version = mac::version(host)?;
+    let release = Release::of_version(&version).ok_or(StartError::Release { version })?;
+    let developer_dir = mac::developer_dir(host)?;
+    if developer_dir.is_none() {
+        tracing::warn!(
+            "no developer folder is selected, so jobs have neither DEVELOPER_DIR nor git or clang\nhint: xcode-select --install, or xcode-select -s PATH"
+        );
+    }
+    let found = |slot: &Slot| {
+        let user_folder = mac::user_folder(host, &slot.account)?;
+        let own_homebrew = None;
+        Ok((
+            slot.index,
+            MacSlot {
+                user_folder,
+                own_homebrew,
+            },
+        ))
+    };
+    Ok(MacHost {
+        release,
+        program: program.to_owned(),
+        developer_dir,
+        homebrew: host.homebrew.exists().then(|| host.homebrew.clone()),
+        slots: slots.iter().map(found).collect::<Result<_, MacError>>()?,
     })
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use nix::unistd::geteuid;
 
 use super::Host;
 use super::command::{CommandError, CommandSpec, run, run_as};
@@ -91,7 +92,7 @@ pub fn developer_dir(host: &Host) -> Result<Option<Utf8PathBuf>, MacError> {
 }
 
 /// The account's folder in `/private/var/folders`, the one above `T` and `C`; getconf(1), run as the account, makes
-/// macOS create it where there is none yet. Needs root.
+/// macOS create it where there is none yet. Another account than the caller's takes root.
 ///
 /// # Errors
 /// There is none, or more than one that could be it.
@@ -105,7 +106,8 @@ pub fn user_folder(host: &Host, account: &Account) -> Result<Utf8PathBuf, MacErr
     let mut found = look()?;
     if found.is_empty() {
         let spec = CommandSpec::new(&host.mac.getconf, &["DARWIN_USER_TEMP_DIR"], TIMEOUT);
-        run_as(&spec, Some(account))?.require_success(&spec)?;
+        let other = (account.uid != geteuid().as_raw()).then_some(account);
+        run_as(&spec, other)?.require_success(&spec)?;
         found = look()?;
     }
     match found.as_slice() {

@@ -1,8 +1,11 @@
 //! Finds out what this host can enforce, without changing anything.
 
+use std::time::Duration;
+
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::{Host, os};
+use super::command::{self, CommandSpec};
+use super::{Host, Os, os};
 use crate::sandbox::axes::HostProbe;
 
 /// Kinds of namespaces the sandbox uses, by their names in `/proc/self/ns` (namespaces(7)).
@@ -20,6 +23,7 @@ pub fn probe(host: &Host, accounts: Result<(), String>) -> HostProbe {
             .filter(|kind| !has(kind))
             .map(str::to_owned)
             .collect(),
+        seatbelt: seatbelt(host),
         seccomp: os::has_seccomp_filters(),
         user_namespaces: user_namespaces(),
         accounts,
@@ -44,4 +48,18 @@ fn user_namespaces() -> Result<(), String> {
         )),
         None => Ok(()),
     }
+}
+
+/// Whether sandbox-exec(1) applies a profile that allows everything: it does not where this process is in a sandbox
+/// already. On Linux there is no such tool, and that is no fault.
+fn seatbelt(host: &Host) -> Result<(), String> {
+    if host.os == Os::Linux {
+        return Ok(());
+    }
+    let args = ["-p", "(version 1)(allow default)", host.mac.r#true.as_str()];
+    let spec = CommandSpec::new(&host.mac.sandbox_exec, &args, Duration::from_secs(10));
+    command::run(&spec)
+        .and_then(|output| output.require_success(&spec))
+        .map(drop)
+        .map_err(|error| crate::chain(&error))
 }

@@ -3,6 +3,8 @@
 
 pub mod platform;
 
+use std::collections::BTreeMap;
+
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{JobId, JobSpec};
@@ -11,7 +13,8 @@ use crate::profile::expect::{self, ExpectError, Expectation, Finding, Places};
 use crate::profile::policy::Network;
 use crate::profile::render::{RenderError, RenderInput, Rendered, Renderer, System};
 use crate::profile::{Posture, Rules};
-use crate::sandbox::launch::{Confinement, LaunchPlan, ProcessLimits};
+use crate::sandbox::keychain::Keychain;
+use crate::sandbox::launch::{Confinement, LaunchPlan, ProcessLimits, Seatbelt};
 use crate::slot::Slot;
 use crate::workspace::{self, Workspace};
 
@@ -48,9 +51,9 @@ pub enum PlanError {
     /// The host has no such slot.
     #[error("nothing is known of slot {0} of this host\nhint: slots are numbered from 1 to `native.slots`")]
     Slot(u32),
-    /// The plan would be for a system that this version starts no jobs on.
-    #[error("this version starts native jobs on Linux only")]
-    System,
+    /// There is no randomness for a password.
+    #[error("the system gives no random numbers")]
+    Chance(#[source] getrandom::Error),
     /// The profile did not render.
     #[error(transparent)]
     Render(#[from] RenderError),
@@ -68,6 +71,13 @@ pub enum PlanError {
         why = .0.expectation.why
     )]
     Unmet(Box<Finding>),
+}
+
+/// A number that nobody can guess.
+fn chance() -> Result<u128, PlanError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(PlanError::Chance)?;
+    Ok(u128::from_ne_bytes(bytes))
 }
 
 /// What rendering a profile takes besides the job: parsed once.
@@ -211,24 +221,34 @@ impl Planner {
         root: bool,
     ) -> Result<(LaunchPlan, String), PlanError> {
         let Profile { text, rules, .. } = self.checked(job, spec, slot)?;
-        let Rules::Linux(policy) = rules else {
-            return Err(PlanError::System);
-        };
         let repo = self.config.repos.get(&spec.origin.repo);
         let workspace = Workspace::new(&self.data_dir, job);
-        let none = std::collections::BTreeMap::new();
+        let none = BTreeMap::new();
         let layers = [
+            &self.platform.environment(&workspace),
             &self.config.native.env,
             repo.map_or(&none, |repo| &repo.env),
             &spec.env,
         ];
+        let mut env = workspace::environment(&workspace, slot, job, &layers);
+        let confinement = match rules {
+            Rules::Linux(policy) => Confinement::Linux(policy),
+            Rules::MacOs(_) => {
+                let keychain = Keychain::new(workspace.home(), chance()?);
+                env.extend(keychain.environment());
+                Confinement::Seatbelt(Seatbelt {
+                    profile: text.clone(),
+                    keychain,
+                })
+            }
+        };
         let limits = &self.config.native.limits;
         let plan = LaunchPlan {
             job: job.clone(),
-            confinement: Confinement::Linux(policy),
+            confinement,
             account: root.then(|| slot.account.clone()),
             command: spec.command.clone(),
-            env: workspace::environment(&workspace, slot, job, &layers),
+            env,
             work_dir: workspace.work(),
             limits: ProcessLimits {
                 processes: limits.processes,

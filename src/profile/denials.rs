@@ -94,6 +94,7 @@ impl Query {
             ],
             home: None,
             stdin: None,
+            home: None,
             timeout: self.deadline,
         }
     }

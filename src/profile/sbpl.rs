@@ -68,6 +68,15 @@ impl Release {
     /// The newest release; what is assumed where nothing is said.
     pub const NEWEST: Self = Self::MacOs26;
 
+    /// The release that a full version, `26.1.1` for example, belongs to.
+    pub fn of_version(version: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|release| {
+            version
+                .strip_prefix(release.version())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+
     /// The release's version as Apple writes it, without the patch.
     pub const fn version(self) -> &'static str {
         match self {

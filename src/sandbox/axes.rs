@@ -3,6 +3,8 @@
 //! [`HostProbe`] is what was found, as a value; [`assess`] decides, so that a host without a feature is a
 //! test case and not a machine.
 
+mod mac;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,8 @@ pub struct HostProbe {
     pub missing_namespaces: Vec<String>,
     /// Whether the kernel has seccomp filters.
     pub seccomp: bool,
+    /// Why sandbox-exec(1) of macOS cannot apply a profile, where it cannot.
+    pub seatbelt: Result<(), String>,
     /// Why an ordinary user cannot make a user namespace, where that is known.
     pub user_namespaces: Result<(), String>,
     /// Why the slots' accounts cannot be used, where they cannot.
@@ -65,10 +69,7 @@ pub struct AxisReport {
 /// Assesses every axis, in the order of [`Axis::ALL`].
 pub fn assess(probe: &HostProbe, config: &Config) -> Vec<AxisReport> {
     if probe.os == Os::MacOs {
-        let why = "this version fences native jobs on Linux only";
-        return Axis::ALL
-            .map(|axis| report(axis, Standing::Absent, why, "run jobs on a Linux host"))
-            .into();
+        return mac::assess(probe, config);
     }
     Axis::ALL
         .map(|axis| match axis {
@@ -281,6 +282,7 @@ mod tests {
             root: true,
             landlock_abi: Ok(LANDLOCK_ABI),
             missing_namespaces: vec![],
+            seatbelt: Ok(()),
             seccomp: true,
             user_namespaces: Ok(()),
             accounts: Ok(()),
@@ -397,20 +399,6 @@ mod tests {
         assert_eq!(
             refused(probe(), "[native]\nallow_degraded = [\"accounts\", \"limits\"]"),
             None
-        );
-    }
-
-    #[test]
-    fn refuses_everything_on_macos_in_this_version() {
-        assert!(
-            refused(
-                HostProbe {
-                    os: Os::MacOs,
-                    ..capable()
-                },
-                ""
-            )
-            .is_some()
         );
     }
 

@@ -136,6 +136,14 @@ impl Keychain {
         self.home.join("Library/Keychains").join(NAME)
     }
 
+    /// The variables that tell a job of it.
+    pub fn environment(&self) -> [(String, String); 2] {
+        [
+            ("EPHEMERD_KEYCHAIN".to_owned(), self.file().into_string()),
+            ("EPHEMERD_KEYCHAIN_PASSWORD".to_owned(), self.password.clone()),
+        ]
+    }
+
     /// Folders that must exist before: Security.framework makes the first, does not make the second, and passes
     /// over the error in silence (DLDBListCFPref.cpp).
     pub(crate) fn folders(&self) -> [Utf8PathBuf; 2] {

@@ -8,6 +8,10 @@ use crate::host::Os;
 use crate::profile::render::System;
 use crate::profile::render::macos::{PROTECTED_PORTS, Places, resolved_spelling};
 use crate::profile::sbpl::Release;
+use crate::workspace::{self, Workspace};
+
+/// Where developer tools are on a Mac without Xcode, once they are installed.
+const COMMAND_LINE_TOOLS: &str = "/Library/Developer/CommandLineTools";
 
 /// The system profiles are rendered for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +29,8 @@ pub struct MacHost {
     pub release: Release,
     /// `ephemerd` itself, which is the first program inside a sandbox.
     pub program: Utf8PathBuf,
-    /// What `xcode-select -p` says.
-    pub developer_dir: Utf8PathBuf,
+    /// What `xcode-select -p` says; `None` when nothing is selected.
+    pub developer_dir: Option<Utf8PathBuf>,
     /// The Homebrew prefix, if there is one that jobs may use.
     pub homebrew: Option<Utf8PathBuf>,
     /// What each slot has, by the slot's number.
@@ -53,7 +57,7 @@ impl MacHost {
         Self {
             release,
             program: "/usr/local/bin/ephemerd".into(),
-            developer_dir: "/Applications/Xcode.app/Contents/Developer".into(),
+            developer_dir: Some("/Applications/Xcode.app/Contents/Developer".into()),
             homebrew: Some("/opt/homebrew".into()),
             slots: (1..=slots).map(|number| (number, slot(number))).collect(),
         }
@@ -80,11 +84,22 @@ impl Platform {
             release: host.release,
             program: host.program.clone(),
             user_folder: found.user_folder.clone(),
-            developer_dir: host.developer_dir.clone(),
+            developer_dir: host
+                .developer_dir
+                .clone()
+                .unwrap_or_else(|| COMMAND_LINE_TOOLS.into()),
             homebrew: host.homebrew.clone(),
             own_homebrew: found.own_homebrew.clone(),
             protected_ports: PROTECTED_PORTS.to_vec(),
         }))
+    }
+
+    /// Variables that every job of this system has, unless somebody says otherwise.
+    pub(super) fn environment(&self, workspace: &Workspace) -> BTreeMap<String, String> {
+        match self {
+            Self::Linux => BTreeMap::new(),
+            Self::MacOs(host) => workspace::mac_environment(workspace, host.developer_dir.as_deref()),
+        }
     }
 
     /// The path with links resolved; as it is while it does not exist. For another system than this host's there is

@@ -227,6 +227,7 @@ impl Bench {
             args: fixed.iter().chain(args).map(|arg| (*arg).to_owned()).collect(),
             home: None,
             stdin: None,
+            home: None,
             timeout: TIMEOUT,
         })
     }
