@@ -201,6 +201,7 @@ fn mac_host(host: &Host, program: &Utf8Path, slots: &[Slot]) -> Result<MacHost, 
         program: program.to_owned(),
         developer_dir,
         homebrew: host.homebrew.exists().then(|| host.homebrew.clone()),
+        user_folders: host.user_folders.clone(),
         slots: slots.iter().map(found).collect::<Result<_, MacError>>()?,
     })
 }

@@ -32,6 +32,7 @@ pub(crate) fn input(release: Release) -> RenderInput {
         system: System::MacOs(Mac {
             release,
             program: "/Users/builder/bin/ephemerd".into(),
+            user_folders: "/private/var/folders".into(),
             user_folder: "/private/var/folders/zz/one".into(),
             developer_dir: "/Applications/Xcode.app/Contents/Developer".into(),
             homebrew: Some("/opt/homebrew".into()),

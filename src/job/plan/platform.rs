@@ -33,6 +33,8 @@ pub struct MacHost {
     pub developer_dir: Option<Utf8PathBuf>,
     /// The Homebrew prefix, if there is one that jobs may use.
     pub homebrew: Option<Utf8PathBuf>,
+    /// Where macOS keeps the folders of accounts: `/private/var/folders`.
+    pub user_folders: Utf8PathBuf,
     /// What each slot has, by the slot's number.
     pub slots: BTreeMap<u32, MacSlot>,
 }
@@ -59,6 +61,7 @@ impl MacHost {
             program: "/usr/local/bin/ephemerd".into(),
             developer_dir: Some("/Applications/Xcode.app/Contents/Developer".into()),
             homebrew: Some("/opt/homebrew".into()),
+            user_folders: "/private/var/folders".into(),
             slots: (1..=slots).map(|number| (number, slot(number))).collect(),
         }
     }
@@ -83,6 +86,7 @@ impl Platform {
         Some(System::MacOs(Places {
             release: host.release,
             program: host.program.clone(),
+            user_folders: host.user_folders.clone(),
             user_folder: found.user_folder.clone(),
             developer_dir: host
                 .developer_dir

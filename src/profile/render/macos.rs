@@ -69,9 +69,6 @@ const TEMPLATES: [(&str, &str); 14] = [
 /// Ports of the machine itself that no job reaches: remote login and screen sharing.
 pub const PROTECTED_PORTS: [u16; 2] = [22, 5900];
 
-/// Where macOS keeps a folder for temporary files and one for caches per account (confstr(3)).
-const USER_FOLDERS: &str = "/private/var/folders";
-
 /// Links at the root of a macOS system that lead into /private.
 const LINKS: [&str; 3] = ["/etc", "/tmp", "/var"];
 
@@ -85,7 +82,10 @@ pub struct Places {
     pub release: Release,
     /// `ephemerd` itself, the first program inside: it proves that the sandbox holds and becomes the command.
     pub program: Utf8PathBuf,
-    /// The slot's account's folder in `/private/var/folders`, the one above `T` and `C`.
+    /// Where macOS keeps a folder for temporary files and one for caches per account: `/private/var/folders`
+    /// (confstr(3)).
+    pub user_folders: Utf8PathBuf,
+    /// The slot's account's folder in there, the one above `T` and `C`.
     pub user_folder: Utf8PathBuf,
     /// What `xcode-select -p` says.
     pub developer_dir: Utf8PathBuf,
@@ -167,8 +167,9 @@ impl Values {
     fn new(input: &RenderInput, places: &Places) -> Result<Self, RenderError> {
         let workspace = admitted(&input.workspace)?;
         let data_dir = admitted(&input.data_dir)?;
+        let user_folders = admitted(&places.user_folders)?;
         let user_folder = admitted(&places.user_folder)?;
-        if !user_folder.starts_with(USER_FOLDERS) || user_folder == USER_FOLDERS {
+        if !user_folder.starts_with(&user_folders) || user_folder == user_folders {
             return Err(RenderError::Path {
                 path: user_folder,
                 what: "is no account's folder for temporary files",
@@ -182,7 +183,7 @@ impl Values {
         let grants = grants(input)?;
 
         let mut own = vec![workspace.clone(), user_folder.join("T")];
-        let mut folders = vec![data_dir, Utf8PathBuf::from(USER_FOLDERS)];
+        let mut folders = vec![data_dir, user_folders];
         if let Some(prefix) = own_homebrew.filter(|prefix| !prefix.starts_with(&workspace)) {
             folders.push(siblings_of(&prefix, homebrew.as_deref())?);
             own.push(prefix);
