@@ -108,6 +108,7 @@ async fn run_one(
         mut pipeline,
         slots,
         recovered,
+        notes,
         locks: _locks,
     } = started?;
     if args.report {
@@ -115,6 +116,9 @@ async fn run_one(
     }
     for what in recovered {
         eprintln!("recovered {what}");
+    }
+    for note in notes {
+        eprintln!("ephemerd: {note}");
     }
     pipeline.keep = args.keep;
     let slot = slots.first().ok_or_else(|| anyhow::anyhow!("there is no slot"))?;

@@ -36,6 +36,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
         pipeline,
         slots,
         recovered,
+        notes,
         locks: _locks,
     } = start(
         host,
@@ -46,6 +47,9 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     .await?;
     for what in recovered {
         warn!(what, "recovered");
+    }
+    for note in notes {
+        warn!("{note}");
     }
     let daemon = Daemon::new(pipeline, slots)?;
     let listener = server::listen(&control.socket, &control.admin_group).map_err(|error| {

@@ -101,6 +101,8 @@ pub struct Started {
     pub slots: Vec<Slot>,
     /// What was torn down, in words.
     pub recovered: Vec<String>,
+    /// What jobs will miss on this host, in words.
+    pub notes: Vec<String>,
     /// Held as long as the slots are ours.
     pub locks: Vec<File>,
 }
@@ -148,6 +150,10 @@ pub async fn start(
         Os::Linux => Platform::Linux,
         Os::MacOs => Platform::MacOs(mac_host(host, program, &all)?),
     };
+    let notes = match &platform {
+        Platform::MacOs(mac) if mac.developer_dir.is_none() => vec![NO_DEVELOPER_DIR.to_owned()],
+        Platform::Linux | Platform::MacOs(_) => vec![],
+    };
     let planner = Planner::new(config, &config_file, platform)?;
     let exclusive = accounts.is_some() && planner.config().native.accounts == Accounts::PerSlot;
     let shared = exclusive.then(|| host.run.join("ephemerd"));
@@ -171,20 +177,19 @@ pub async fn start(
         pipeline,
         slots,
         recovered,
+        notes,
         locks,
     })
 }
+
+/// Said where xcode-select(1) names no folder.
+const NO_DEVELOPER_DIR: &str = "no developer folder is selected, so jobs have no DEVELOPER_DIR, git or clang\nhint: xcode-select --install, or xcode-select -s PATH";
 
 /// What this Mac has for jobs in `slots`, with `program` as the first inside of a sandbox.
 fn mac_host(host: &Host, program: &Utf8Path, slots: &[Slot]) -> Result<MacHost, StartError> {
     let version = mac::version(host)?;
     let release = Release::of_version(&version).ok_or(StartError::Release { version })?;
     let developer_dir = mac::developer_dir(host)?;
-    if developer_dir.is_none() {
-        tracing::warn!(
-            "no developer folder is selected, so jobs have neither DEVELOPER_DIR nor git or clang\nhint: xcode-select --install, or xcode-select -s PATH"
-        );
-    }
     let found = |slot: &Slot| {
         let user_folder = mac::user_folder(host, &slot.account)?;
         let own_homebrew = None;

@@ -14,5 +14,6 @@
 
 mod accounts;
 mod job;
+mod refused;
 mod shims;
 mod stand;

@@ -8,7 +8,8 @@
 //! Only what a rule denies by name is closed. What a profile denies by default stays open, because the places it
 //! lists instead are those of macOS, and nothing would run. Writing is not modelled.
 //!
-//! `state/sandbox` beside the folder of this program makes it misbehave: `pretend` runs the command unconfined.
+//! `state/sandbox` beside the folder of this program makes it misbehave once it is given a file: `pretend` runs the
+//! command unconfined, `older` knows no more than macOS 10.15, `nested` takes itself to be in a sandbox.
 
 #[cfg(target_os = "linux")]
 fn main() {
@@ -56,16 +57,22 @@ mod linux {
             },
             _ => return refuse(USAGE, "Usage: sandbox-exec [options] command [args]"),
         };
-        let rules = match compile(profile, &text, &Settings::new(Release::NEWEST)) {
+        let mode = fs::read_to_string(state.join("sandbox")).unwrap_or_default();
+        let mode = if option == "-f" { mode.as_str() } else { "" };
+        let release = match mode {
+            "older" => Release::MacOs10_15,
+            _ => Release::NEWEST,
+        };
+        let rules = match compile(profile, &text, &Settings::new(release)) {
             Ok(rules) => rules,
             Err(problems) => return refuse(BAD_DATA, &problems.to_string()),
         };
         let mark = state.join("unconfined");
-        if matches!(fs::read(&mark), Err(error) if error.kind() == ErrorKind::PermissionDenied) {
+        let is_marked = matches!(fs::read(&mark), Err(error) if error.kind() == ErrorKind::PermissionDenied);
+        if is_marked || mode == "nested" {
             return refuse(OS_ERROR, "sandbox_apply: Operation not permitted");
         }
-        let pretends = fs::read_to_string(state.join("sandbox")).is_ok_and(|mode| mode == "pretend");
-        if !pretends {
+        if mode != "pretend" {
             confine(&rules, &String::from_utf8_lossy(&text), &mark);
         }
         let error = execute(command);
@@ -159,9 +166,16 @@ mod linux {
             return created;
         }
         if special.iter().any(|one| one != path && one.starts_with(path)) {
-            let entries = path.read_dir_utf8().into_iter().flatten().flatten();
-            for entry in entries {
-                created = cover(created, entry.path(), special, is_open);
+            // What lies in a folder that cannot be listed is known by its name.
+            let listed = path.read_dir_utf8().into_iter().flatten().flatten();
+            let known = special.iter().filter_map(|one| {
+                let next = one.strip_prefix(path).ok()?.components().next()?;
+                Some(path.join(next))
+            });
+            let children: BTreeSet<Utf8PathBuf> =
+                listed.map(|entry| entry.path().to_owned()).chain(known).collect();
+            for child in children.iter().filter(|child| *child != path) {
+                created = cover(created, child, special, is_open);
             }
             return created;
         }

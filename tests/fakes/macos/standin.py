@@ -1,7 +1,7 @@
 """What the stand-ins for tools of macOS have in common: state in a folder, a log of calls, failures on demand.
 
 The tools lie in BIN, their state in BIN/../state. A test reads `calls` there, one JSON list a line, and writes
-`faults/TOOL`, a JSON list of failures: {"when": TEXT, "times": N, "code": N, "stderr": TEXT} or with "signal"
+`faults/TOOL`, a JSON list of failures: {"when": TEXT, "times": N, "code": N, "stdout": TEXT, "stderr": TEXT} or with "signal"
 instead of "code". A failure happens to calls whose arguments contain TEXT, N times.
 """
 
@@ -38,8 +38,8 @@ def fail_once(path, args):
         file.seek(0)
         file.truncate()
         json.dump(faults, file)
-    print(fault.get("stderr", ""), file=sys.stderr)
-    sys.stderr.flush()
+    print(fault.get("stdout", ""), end="", flush=True)
+    print(fault.get("stderr", ""), file=sys.stderr, flush=True)
     if "signal" in fault:
         os.kill(os.getpid(), fault["signal"])
         signal.pause()
