@@ -92,7 +92,6 @@ impl Query {
                 "--predicate".into(),
                 format!("process == \"kernel\" AND eventMessage CONTAINS \"{tag}\""),
             ],
-            home: None,
             stdin: None,
             home: None,
             timeout: self.deadline,

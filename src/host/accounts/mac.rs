@@ -15,8 +15,9 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use plist::Value;
 
+use super::AccountsError;
 use super::observed::{Group, Observed, Partial, User};
-use super::{AccountsError, Ids};
+use super::step::Ids;
 use crate::host::command::{CommandError, CommandSpec, Output, run};
 use crate::host::{Host, MacTools};
 

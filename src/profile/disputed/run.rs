@@ -225,7 +225,6 @@ impl Bench {
         command::run(&CommandSpec {
             program: "/bin/sh".into(),
             args: fixed.iter().chain(args).map(|arg| (*arg).to_owned()).collect(),
-            home: None,
             stdin: None,
             home: None,
             timeout: TIMEOUT,
