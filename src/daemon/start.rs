@@ -188,7 +188,9 @@ const NO_DEVELOPER_DIR: &str = "no developer folder is selected, so jobs have no
 /// What this Mac has for jobs in `slots`, with `program` as the first inside of a sandbox.
 fn mac_host(host: &Host, program: &Utf8Path, slots: &[Slot]) -> Result<MacHost, StartError> {
     let version = mac::version(host)?;
-    let release = Release::of_version(&version).ok_or(StartError::Release { version })?;
+    let release = Release::of_version(&version)
+        .filter(|release| *release >= Release::MacOs14)
+        .ok_or(StartError::Release { version })?;
     let developer_dir = mac::developer_dir(host)?;
     let found = |slot: &Slot| {
         let user_folder = mac::user_folder(host, &slot.account)?;

@@ -38,12 +38,18 @@ use super::step::{Given, Step, StepError, give_pipes, say};
 use crate::profile::Policy;
 
 /// Runs the whole sequence in a freshly cloned child and never returns to the caller's code: the result is
-/// the exit code this process must end with.
-pub(crate) fn run(plan: &LaunchPlan, policy: &Policy, filters: &seccomp::Filters, given: Given) -> i32 {
+/// the exit code this process must end with. `outer` is user and group outside, which a new user namespace no longer
+/// tells.
+pub(crate) fn run(
+    (plan, policy): (&LaunchPlan, &Policy),
+    filters: &seccomp::Filters,
+    outer: (u32, u32),
+    given: Given,
+) -> i32 {
     let mut status = File::from(given.status);
     // A job opens /dev/stdout by name, which the kernel checks against the pipe's owner.
     give_pipes(&given.job, plan.account.as_ref());
-    if let Err(error) = apply(plan, policy, filters, given.outer) {
+    if let Err(error) = apply(plan, policy, filters, outer) {
         say(&mut status, &error.into());
         return 1;
     }

@@ -53,8 +53,6 @@ impl<T, E: std::fmt::Display> Step<T> for Result<T, E> {
 /// What a launch is given besides its plan.
 #[derive(Debug)]
 pub(crate) struct Given {
-    /// Effective user and group outside, which a new user namespace no longer tells.
-    pub(crate) outer: (u32, u32),
     /// The job's standard input, output and error.
     pub(crate) job: [OwnedFd; 3],
     /// Where [`Status`] lines go.

@@ -177,13 +177,11 @@ impl Warden {
                 "a job never runs as root\nhint: run `ephemerd host setup`",
             ));
         }
-        let outer = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         let workspace = Workspace::new(&self.data_dir, &plan.job);
         if let Confinement::Seatbelt(seatbelt) = &plan.confinement {
             workspace::write_profile(&workspace, &seatbelt.profile).map_err(io::Error::other)?;
         }
         let given = Given {
-            outer,
             job: [stdin, stdout, stderr],
             status,
         };

@@ -603,3 +603,13 @@ proptest::proptest! {
         proptest::prop_assert_eq!(&*pattern.text, path.as_str());
     }
 }
+
+#[test]
+fn a_full_version_belongs_to_the_release_it_begins_with() {
+    assert_eq!(Release::of_version("26.1.1"), Some(Release::MacOs26));
+    assert_eq!(Release::of_version("15"), Some(Release::MacOs15));
+    assert_eq!(Release::of_version("10.15.7"), Some(Release::MacOs10_15));
+    for unknown in ["2", "150.1", "27.0", "10.14", ""] {
+        assert_eq!(Release::of_version(unknown), None, "{unknown}");
+    }
+}

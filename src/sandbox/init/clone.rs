@@ -43,6 +43,7 @@ impl Launcher {
         if plan.account.is_none() {
             flags |= libc::CLONE_NEWUSER;
         }
+        let outer = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         // SAFETY: all-zero bytes are a valid clone_args: integers only.
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
         args.flags = u64::from(flags.unsigned_abs());
@@ -52,7 +53,7 @@ impl Launcher {
         match pid {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                let code = super::run(plan, policy, &self.filters, given);
+                let code = super::run((plan, policy), &self.filters, outer, given);
                 // SAFETY: ends the child without running the parent's destructors.
                 unsafe { libc::_exit(code) }
             }
