@@ -51,7 +51,7 @@ pub enum Step {
 
 impl Step {
     /// The commands that take this step on `host`, in their order. A step without the ids that its commands need
-    /// has not been [planned](plan) yet and gives none.
+    /// has not been [planned](super::plan) yet and gives none.
     pub fn commands(&self, host: &Host) -> Vec<CommandSpec> {
         match (host.os, self) {
             (Os::Linux, _) => vec![self.linux_command(host)],

@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn jobs_that_share_an_account_are_kept_apart_by_the_profile_alone() {
-        let found = standings(&capable(), "[native]\naccounts = \"single\"");
+        let found = standings(&capable(), "[native]\nslots = 1\naccounts = \"single\"");
         for axis in ["accounts", "processes", "limits", "credentials"] {
             assert!(found.contains(&format!("{axis} Degraded")), "{found:?}");
         }
