@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use camino::Utf8PathBuf;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::origin::OriginArgs;
@@ -134,7 +134,9 @@ async fn run_one(
         now,
     )?;
     let cancel = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(cancel.clone()));
+    // Before anything is acquired: a signal that nobody waits for yet would end us half done.
+    let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(cancel_on_signal(interrupt, terminate, cancel.clone()));
     let ended = pipeline.run((&id, &spec), slot, Stream::Own, &cancel).await?;
     match &ended.outcome {
         Outcome::Refused { reason } | Outcome::Failed { reason } => anyhow::bail!("{reason}"),
@@ -160,13 +162,10 @@ async fn run_one(
     Ok(ExitCode::from(ended.outcome.exit_code()))
 }
 
-async fn cancel_on_signal(cancel: CancellationToken) {
-    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    if let (Ok(mut interrupt), Ok(mut terminate)) = signals {
-        tokio::select! {
-            _ = interrupt.recv() => cancel.cancel(),
-            _ = terminate.recv() => cancel.cancel(),
-        }
+async fn cancel_on_signal(mut interrupt: Signal, mut terminate: Signal, cancel: CancellationToken) {
+    tokio::select! {
+        _ = interrupt.recv() => cancel.cancel(),
+        _ = terminate.recv() => cancel.cancel(),
     }
 }
 

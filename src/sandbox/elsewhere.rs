@@ -17,12 +17,12 @@ impl Launcher {
     }
 
     /// Fails: a policy of Linux means nothing here.
-    pub(crate) fn spawn(&self, plan: &LaunchPlan, _: &Policy, given: Given) -> io::Result<i32> {
+    pub(crate) fn spawn(&self, plan: &LaunchPlan, _: &Policy, _: Given) -> io::Result<i32> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             format!(
-                "{} has a policy of Linux, which uid {} cannot have enforced on this system",
-                plan.job, given.outer.0
+                "{} has a policy of Linux, which this system cannot enforce",
+                plan.job
             ),
         ))
     }
