@@ -353,6 +353,32 @@ fn operations_without_a_parent_ignore_default() {
 }
 
 #[test]
+fn a_deny_of_the_family_leaves_what_ignores_default() {
+    let text = "(deny default) (deny fs-snapshot*) (deny file*)";
+    assert_eq!(ask(text, "fs-snapshot-create", "-"), Deny);
+    assert_eq!(ask(text, "fs-snapshot-mount", "-"), Allow);
+    assert_eq!(ask(text, "file-graft", "/a"), Allow);
+    assert_eq!(ask("(deny default) (deny fs-quota*)", "fs-quota-on", "-"), Deny);
+    assert_eq!(
+        ask(
+            "(deny default) (deny fs-snapshot-mount)",
+            "fs-snapshot-mount",
+            "-"
+        ),
+        Deny
+    );
+    let older = compile(
+        "t.sb",
+        b"(version 1)(deny file-graft)",
+        &Settings::new(Release::MacOs15),
+    );
+    assert_eq!(
+        older.unwrap_err().to_string(),
+        "t.sb:1:18: `file-graft` is not known to macos-15\nhint: it came with macOS 26"
+    );
+}
+
+#[test]
 fn a_process_may_signal_itself_unless_a_rule_with_a_filter_says_otherwise() {
     assert_eq!(ask("(deny default) (deny signal)", "signal", "self"), Allow);
     assert_eq!(ask("(deny default)", "signal", "others"), Deny);
