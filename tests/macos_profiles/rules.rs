@@ -51,7 +51,11 @@ fn no_lint_finds_anything() {
             let found = semantics
                 .iter()
                 .flat_map(|semantics| lint(subject.ruleset(), semantics));
-            let told: Vec<String> = found.map(|finding| finding.to_string()).collect();
+            // A profile is rendered for the release it is used on, and may name what only that one knows.
+            let told: Vec<String> = found
+                .map(|finding| finding.to_string())
+                .filter(|told| release == Release::MacOs15 || !told.contains("SB502"))
+                .collect();
             assert_eq!(told, Vec::<String>::new(), "{posture} {release}");
         }
     }
@@ -269,12 +273,19 @@ fn standard_allows_what_strict_allows_among_files_to_read() {
 }
 
 #[test]
-fn both_releases_get_the_same_rules() {
+fn both_releases_get_the_same_rules_but_for_what_only_one_knows() {
     for posture in POSTURES {
-        let [old, new] = RELEASES.map(|release| try_rendered(posture, release, |_| ()).unwrap());
-        let rules = |text: &str| text.replace("macos-15", "macos-26");
-        assert_eq!(rules(&old.text), new.text);
-        assert_ne!(old.text, new.text, "each says which release it is for");
+        let subjects = RELEASES.map(|release| try_rendered(posture, release, |_| ()).unwrap());
+        let [old, new] = subjects.each_ref().map(|subject| {
+            let rules = subject.ruleset().rules.iter();
+            rules.map(ToString::to_string).collect::<Vec<_>>()
+        });
+        let (more, shared): (Vec<_>, Vec<_>) = new.into_iter().partition(|rule| {
+            let only_new = ["file-graft", "sandbox-check"];
+            only_new.iter().any(|name| rule.contains(name))
+        });
+        assert_eq!(shared, old);
+        assert_eq!(more.len(), 2, "{more:?}");
     }
     assert!(
         try_rendered(Posture::Strict, Release::MacOs10_15, |_| ()).is_err(),
