@@ -5,6 +5,7 @@
 //!  ├─ native             0711 ours
 //!  │  └─ <job-id>        0700 account     root of the workspace
 //!  │     ├─ home         0700 account     HOME
+//!  │     ├─ homebrew     0755 account     its own Homebrew prefix, where it has one; see [`homebrew`]
 //!  │     ├─ tmp          0700 account     TMPDIR
 //!  │     ├─ work         0700 account     where the command starts
 //!  │     └─ shims        0755 ours        macOS: programs in place of some that bring a sandbox of their own
@@ -12,12 +13,14 @@
 //!  ├─ logs               0700 ours
 //!  ├─ profiles           0711 ours        macOS: what sandbox-exec reads, <job-id>.sb, 0444
 //!  ├─ kept               0700 ours        workspaces that `exec --keep` kept
+//!  ├─ templates          0700 ours        what workspaces are made from
 //!  └─ run                0711 ours        control socket
 //! ```
 //!
 //! Paths and environment follow from the job's id and slot alone; making and removing the folders is left to
 //! [`crate::host::files`].
 
+pub mod homebrew;
 mod mac;
 
 use std::collections::BTreeMap;
@@ -39,6 +42,12 @@ const NATIVE: &str = "native";
 
 /// The folder of workspaces that are kept for a look.
 const KEPT: &str = "kept";
+
+/// The folder of templates that workspaces are made from.
+const TEMPLATES: &str = "templates";
+
+/// Where programs are looked up unless the configuration says otherwise.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Only the owner gets in.
 const PRIVATE: Mode = Mode::S_IRWXU;
@@ -239,6 +248,7 @@ pub fn prepare_data_dir(data_dir: &Utf8Path, uid: u32, gid: u32) -> Result<(), W
         ("logs", PRIVATE),
         ("run", PASSABLE),
         (KEPT, PRIVATE),
+        (TEMPLATES, PRIVATE),
     ];
     make_missing(data_dir, PASSABLE, uid, gid)
         .and_then(|()| check_data_dir(data_dir, uid))
@@ -294,16 +304,9 @@ pub fn environment(
     job: &JobId,
     layers: &[&BTreeMap<String, String>],
 ) -> BTreeMap<String, String> {
-    let mut environment: BTreeMap<String, String> = [
-        (
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        ),
-        ("LANG", "C.UTF-8"),
-        ("CI", "true"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
+    let mut environment: BTreeMap<String, String> = [("PATH", PATH), ("LANG", "C.UTF-8"), ("CI", "true")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
     let extra = layers.iter().flat_map(|layer| layer.iter());
     environment.extend(extra.map(|(name, value)| (name.clone(), value.clone())));
     let reserved = RESERVED.map(|name| (name.to_owned(), reserved_value(name, workspace, slot, job)));

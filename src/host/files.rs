@@ -6,6 +6,7 @@
 //! neither depth nor width costs more than memory for the names in hand.
 
 mod trail;
+mod tree;
 mod usage;
 mod wipe;
 
@@ -17,6 +18,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, lstat, mkdirat, stat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
+pub(crate) use tree::{Copying, Entry, Found, Kind, What, cannot_clone, entries_of, make_tree, read_tree};
 pub use usage::{Usage, usage};
 pub use wipe::{Wiped, wipe};
 

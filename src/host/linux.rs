@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// `FS_IMMUTABLE_FL | FS_APPEND_FL` of linux/fs.h; see ioctl_iflags(2).
 const LOCKING_FLAGS: libc::c_int = 0x10 | 0x20;
@@ -44,6 +45,23 @@ pub(super) fn clear_flags_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Err
     }
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     clear_flags(openat(dir, name, flags, Mode::empty())?.as_fd())
+}
+
+/// Makes the file `path` below `folder`, sharing blocks with `source` until one of the two is written
+/// (ioctl_ficlone(2)); `EOPNOTSUPP`, `EXDEV` or `EINVAL` say that they cannot.
+pub(super) fn clone_file(
+    source: BorrowedFd<'_>,
+    folder: BorrowedFd<'_>,
+    path: &CStr,
+) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = openat(folder, path, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    rustix::fs::ioctl_ficlone(&made, source).map_err(|error| {
+        // Empty; whoever copies by other means finds the place free.
+        let _ = unlinkat(folder, path, UnlinkatFlags::NoRemoveDir);
+        Errno::from_raw(error.raw_os_error())
+    })?;
+    Ok(made)
 }
 
 #[path = "linux/processes.rs"]
