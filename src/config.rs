@@ -30,6 +30,7 @@ use crate::host::Os;
 use crate::job::Repo;
 use crate::profile::Posture;
 use crate::sandbox::Axis;
+use crate::workspace::homebrew;
 
 /// Everything `ephemerd.toml` says, with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,6 +79,12 @@ pub struct Native {
     pub extra_read: Vec<Utf8PathBuf>,
     /// Absolute paths every job may write.
     pub extra_write: Vec<Utf8PathBuf>,
+    /// What jobs get of the host's Homebrew.
+    pub homebrew: homebrew::Mode,
+    /// Absolute path of the host's Homebrew prefix; looked for when not set.
+    pub homebrew_prefix: Option<Utf8PathBuf>,
+    /// What a job's own prefix is made of.
+    pub homebrew_layout: homebrew::Layout,
     /// First port of slot 1's range.
     pub first_port: u16,
     /// Ports per slot.
@@ -124,6 +131,8 @@ pub struct RepoConfig {
     pub extra_read: Vec<Utf8PathBuf>,
     /// Absolute paths its jobs may write as well.
     pub extra_write: Vec<Utf8PathBuf>,
+    /// Overrides `native.homebrew`.
+    pub homebrew: Option<homebrew::Mode>,
     /// Added to its jobs' environment after `native.env`.
     pub env: BTreeMap<String, String>,
 }

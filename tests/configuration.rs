@@ -46,6 +46,9 @@ fn the_empty_file_is_the_defaults() {
         "allow_degraded": [],
         "extra_read": [],
         "extra_write": [],
+        "homebrew": "own",
+        "homebrew_prefix": null,
+        "homebrew_layout": "links",
         "first_port": 21000,
         "ports_per_slot": 100,
         "limits": {

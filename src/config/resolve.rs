@@ -80,6 +80,11 @@ fn native(r: &mut Reader) -> Option<Native> {
     let allow_degraded = r.must(&["native", "allow_degraded"], values::axes);
     let extra_read = r.grants(&["native", "extra_read"], Grant::Read);
     let extra_write = r.grants(&["native", "extra_write"], Grant::Write);
+    let homebrew = r.must(&["native", "homebrew"], values::choice);
+    let homebrew_prefix = r.may(&["native", "homebrew_prefix"], |_, raw| {
+        Ok(grants::absolute(values::text(raw))?)
+    });
+    let homebrew_layout = r.must(&["native", "homebrew_layout"], values::choice);
     let first_port = r.must(&["native", "first_port"], values::number);
     let ports_per_slot = r.must(&["native", "ports_per_slot"], values::number);
     let limits = limits(r);
@@ -93,6 +98,9 @@ fn native(r: &mut Reader) -> Option<Native> {
         allow_degraded: allow_degraded?,
         extra_read: extra_read?,
         extra_write: extra_write?,
+        homebrew: homebrew?,
+        homebrew_prefix: homebrew_prefix?,
+        homebrew_layout: homebrew_layout?,
         first_port: first_port?,
         ports_per_slot: ports_per_slot?,
         limits: limits?,

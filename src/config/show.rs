@@ -88,6 +88,9 @@ impl Rows<'_> {
             allow_degraded,
             extra_read,
             extra_write,
+            homebrew,
+            homebrew_prefix,
+            homebrew_layout,
             first_port,
             ports_per_slot,
             limits,
@@ -104,6 +107,11 @@ impl Rows<'_> {
         );
         self.add(&["native", "extra_read"], paths(extra_read));
         self.add(&["native", "extra_write"], paths(extra_write));
+        self.add(&["native", "homebrew"], word(homebrew));
+        if let Some(prefix) = homebrew_prefix {
+            self.add(&["native", "homebrew_prefix"], quote(prefix.as_str()));
+        }
+        self.add(&["native", "homebrew_layout"], word(homebrew_layout));
         self.add(&["native", "first_port"], first_port.to_string());
         self.add(&["native", "ports_per_slot"], ports_per_slot.to_string());
         let Limits {
@@ -147,6 +155,7 @@ impl Rows<'_> {
             job_timeout,
             extra_read,
             extra_write,
+            homebrew,
             env,
         } = repo;
         let before = self.rows.len();
@@ -161,6 +170,9 @@ impl Rows<'_> {
         }
         if !extra_write.is_empty() {
             self.add(&["repos", name, "extra_write"], paths(extra_write));
+        }
+        if let Some(homebrew) = homebrew {
+            self.add(&["repos", name, "homebrew"], word(homebrew));
         }
         self.env(&["repos", name, "env"], env);
         if self.rows.len() == before {
@@ -233,6 +245,7 @@ mod tests {
 [native]
 slots = 2
 stop_grace = "1500ms"
+homebrew_prefix = "/opt/brew"
 allow_degraded = ["network", "limits"]
 extra_read = ["/opt/it's \"here\"", "/opt/b"]
 [native.env]
@@ -248,6 +261,7 @@ posture = "standard"
 job_timeout = "90m"
 extra_read = ["/opt/x"]
 extra_write = ["/srv/x"]
+homebrew = "none"
 env = { A = "1" }
 [repos."acme/plain"]
 "#;
@@ -260,7 +274,7 @@ env = { A = "1" }
             .collect();
         let known: Vec<&str> = KEYS
             .iter()
-            .filter(|key| key.is_fixed())
+            .filter(|key| key.is_fixed() && key.default.is_some())
             .map(|key| key.name)
             .collect();
         assert_eq!(shown, known);
@@ -276,9 +290,12 @@ env = { A = "1" }
         native.posture = "strict"  # default
         native.job_timeout = "2h"  # default
         native.stop_grace = "1500ms"  # ephemerd.toml:4
-        native.allow_degraded = ["network", "limits"]  # ephemerd.toml:5
-        native.extra_read = ["/opt/it's \"here\"", "/opt/b"]  # ephemerd.toml:6
+        native.allow_degraded = ["network", "limits"]  # ephemerd.toml:6
+        native.extra_read = ["/opt/it's \"here\"", "/opt/b"]  # ephemerd.toml:7
         native.extra_write = []  # default
+        native.homebrew = "own"  # default
+        native.homebrew_prefix = "/opt/brew"  # ephemerd.toml:5
+        native.homebrew_layout = "links"  # default
         native.first_port = 21000  # default
         native.ports_per_slot = 100  # default
         native.limits.processes = 2048  # default
@@ -286,17 +303,18 @@ env = { A = "1" }
         native.limits.disk = "30GiB"  # default
         native.limits.open_files = 65536  # default
         native.limits.output = "100MiB"  # default
-        native.env.GREETING = "tab\u0009quote\" back\\slash é"  # ephemerd.toml:8
-        trust.default = "refuse"  # ephemerd.toml:10
-        trust.repos."acme/*" = "native"  # ephemerd.toml:12
-        trust.repos."acme/ios" = { route = "native", events = ["pull_request", "push"], pull_requests = "none", require_label = "ci", allow_bots = true, branches = ["main", "release/*"] }  # ephemerd.toml:13
-        trust.repos."acme/old" = "refuse"  # ephemerd.toml:14
-        repos."acme/ios".posture = "standard"  # ephemerd.toml:16
-        repos."acme/ios".job_timeout = "90m"  # ephemerd.toml:17
-        repos."acme/ios".extra_read = ["/opt/x"]  # ephemerd.toml:18
-        repos."acme/ios".extra_write = ["/srv/x"]  # ephemerd.toml:19
-        repos."acme/ios".env.A = "1"  # ephemerd.toml:20
-        repos."acme/plain" = {}  # ephemerd.toml:21
+        native.env.GREETING = "tab\u0009quote\" back\\slash é"  # ephemerd.toml:9
+        trust.default = "refuse"  # ephemerd.toml:11
+        trust.repos."acme/*" = "native"  # ephemerd.toml:13
+        trust.repos."acme/ios" = { route = "native", events = ["pull_request", "push"], pull_requests = "none", require_label = "ci", allow_bots = true, branches = ["main", "release/*"] }  # ephemerd.toml:14
+        trust.repos."acme/old" = "refuse"  # ephemerd.toml:15
+        repos."acme/ios".posture = "standard"  # ephemerd.toml:17
+        repos."acme/ios".job_timeout = "90m"  # ephemerd.toml:18
+        repos."acme/ios".extra_read = ["/opt/x"]  # ephemerd.toml:19
+        repos."acme/ios".extra_write = ["/srv/x"]  # ephemerd.toml:20
+        repos."acme/ios".homebrew = "none"  # ephemerd.toml:21
+        repos."acme/ios".env.A = "1"  # ephemerd.toml:22
+        repos."acme/plain" = {}  # ephemerd.toml:23
         egress.mode = "offline"  # default
         control.socket = "/var/lib/ephemerd/run/ephemerd.sock"  # default
         control.admin_group = "_ephemerd-admin"  # default

@@ -5,6 +5,7 @@ use super::{Key, Kind};
 const ABSOLUTE: Kind = Kind::Text("absolute path");
 const PATHS: Kind = Kind::List("absolute paths");
 const POSTURE: Kind = Kind::Choice(&["strict", "standard"]);
+const HOMEBREW: Kind = Kind::Choice(&["own", "shared-read-only", "none"]);
 const TEXT: Kind = Kind::Text("text");
 
 const fn from(min: u32) -> Kind {
@@ -12,7 +13,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 37] = [
+pub const KEYS: [Key; 41] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -72,6 +73,24 @@ pub const KEYS: [Key; 37] = [
         kind: PATHS,
         default: Some("[]"),
         doc: "Paths that every job may read and write.",
+    },
+    Key {
+        name: "native.homebrew",
+        kind: HOMEBREW,
+        default: Some("\"own\""),
+        doc: "The host's Homebrew as jobs get it: a prefix of their own, the host's to read, or none.",
+    },
+    Key {
+        name: "native.homebrew_prefix",
+        kind: ABSOLUTE,
+        default: None,
+        doc: "The host's Homebrew prefix; looked for where it usually is when not set.",
+    },
+    Key {
+        name: "native.homebrew_layout",
+        kind: Kind::Choice(&["links", "clone"]),
+        default: Some("\"links\""),
+        doc: "What a job's own prefix is made of: links to the host's files, or copy-on-write clones of them.",
     },
     Key {
         name: "native.first_port",
@@ -201,6 +220,12 @@ pub const KEYS: [Key; 37] = [
         kind: PATHS,
         default: Some("[]"),
         doc: "Paths its jobs may read and write besides `native.extra_write`.",
+    },
+    Key {
+        name: "repos.REPO.homebrew",
+        kind: HOMEBREW,
+        default: None,
+        doc: "Takes the place of `native.homebrew`.",
     },
     Key {
         name: "repos.REPO.env.NAME",

@@ -183,12 +183,14 @@ fn repo(r: &mut Reader, entry: &Entry) -> Option<RepoConfig> {
     let job_timeout = r.may(&below(entry, "job_timeout"), values::duration);
     let extra_read = r.grants(&below(entry, "extra_read"), Grant::Read);
     let extra_write = r.grants(&below(entry, "extra_write"), Grant::Write);
+    let homebrew = r.may(&below(entry, "homebrew"), values::choice);
     let env = r.env(&below(entry, "env"));
     Some(RepoConfig {
         posture: posture?,
         job_timeout: job_timeout?,
         extra_read: extra_read?,
         extra_write: extra_write?,
+        homebrew: homebrew?,
         env: env?,
     })
 }
