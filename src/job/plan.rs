@@ -153,6 +153,7 @@ impl Planner {
             daemon_files: self.daemon_files(),
             extra_read: self.grants("extra_read", &extra_read)?,
             extra_write: self.grants("extra_write", &extra_write)?,
+            homebrew: None,
             network: match self.config.egress.mode {
                 EgressMode::Offline => Network::None,
                 EgressMode::Open => Network::Host,

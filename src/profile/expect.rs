@@ -229,6 +229,7 @@ mod tests {
             daemon_files: vec!["/etc/ephemerd/ephemerd.toml".into()],
             extra_read: vec![],
             extra_write: vec![],
+            homebrew: None,
             network: Network::None,
             system: System::Linux,
         };

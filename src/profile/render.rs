@@ -10,12 +10,14 @@ pub mod macos;
 use std::io::Write;
 
 use camino::Utf8PathBuf;
+use serde::Serialize;
 use tera::Tera;
 
 use super::policy::{Network, PolicyError};
 use super::sbpl::Problems;
 use super::{Posture, Rules};
 use crate::job::JobId;
+use crate::workspace::homebrew::Place;
 
 /// Why no profile came of a template.
 #[derive(Debug, thiserror::Error)]
@@ -93,10 +95,21 @@ pub struct RenderInput {
     pub extra_read: Vec<Utf8PathBuf>,
     /// Named grants to write.
     pub extra_write: Vec<Utf8PathBuf>,
+    /// Homebrew, where the job gets it.
+    pub homebrew: Option<HomebrewInput>,
     /// What the job reaches.
     pub network: Network,
     /// For which system, with what only that system has.
     pub system: System,
+}
+
+/// Homebrew as a job gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HomebrewInput {
+    /// The host's prefix.
+    pub host: Option<Utf8PathBuf>,
+    /// The job's own prefix.
+    pub own: Option<Place>,
 }
 
 /// A system, with what only its profiles are rendered with.

@@ -28,6 +28,7 @@ pub(crate) fn input(release: Release) -> RenderInput {
         daemon_files: vec!["/private/etc/ephemerd/ephemerd.toml".into()],
         extra_read: vec![],
         extra_write: vec![],
+        homebrew: None,
         network: Network::None,
         system: System::MacOs(Mac {
             release,

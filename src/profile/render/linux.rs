@@ -5,13 +5,13 @@ use std::io::Write;
 use serde::Serialize;
 use tera::{Context, Tera};
 
-use super::{RenderError, RenderInput, Rendered, parsed};
+use super::{HomebrewInput, RenderError, RenderInput, Rendered, parsed};
 use crate::profile::policy::{Network, Policy};
 use crate::profile::{Posture, Rules};
 use camino::Utf8PathBuf;
 
 /// The templates, by the name they include each other with.
-const TEMPLATES: [(&str, &str); 8] = [
+const TEMPLATES: [(&str, &str); 9] = [
     ("strict.toml", include_str!("../../../profiles/linux/strict.toml")),
     (
         "standard.toml",
@@ -28,6 +28,10 @@ const TEMPLATES: [(&str, &str); 8] = [
     (
         "30-private.toml",
         include_str!("../../../profiles/linux/30-private.toml"),
+    ),
+    (
+        "60-homebrew.toml",
+        include_str!("../../../profiles/linux/60-homebrew.toml"),
     ),
     (
         "70-grants.toml",
@@ -51,6 +55,7 @@ struct Values<'a> {
     daemon_files: &'a [Utf8PathBuf],
     extra_read: Vec<Utf8PathBuf>,
     extra_write: Vec<Utf8PathBuf>,
+    homebrew: Option<HomebrewInput>,
     network: Network,
 }
 
@@ -62,12 +67,19 @@ pub(super) fn templates() -> Result<Tera, RenderError> {
 /// Renders `posture` and reads the text back.
 pub(super) fn render(tera: &Tera, posture: Posture, input: &RenderInput) -> Result<Rendered, RenderError> {
     let (extra_read, extra_write) = input.grants();
+    // One rule per path, here too.
+    let mut homebrew = input.homebrew.clone();
+    if let Some(homebrew) = &mut homebrew {
+        let granted = |path: &Utf8PathBuf| extra_read.contains(path) || extra_write.contains(path);
+        homebrew.host = homebrew.host.take().filter(|host| !granted(host));
+    }
     let values = Values {
         workspace: &input.workspace,
         data_dir: &input.data_dir,
         daemon_files: &input.daemon_files,
         extra_read,
         extra_write,
+        homebrew,
         network: input.network,
     };
     let template = |source| RenderError::template(posture, source);
@@ -100,6 +112,7 @@ mod tests {
     use super::*;
     use crate::profile::policy::{Access, PathRule, PolicyError};
     use crate::profile::render::{Renderer, System};
+    use crate::workspace::homebrew::Place;
     use proptest::prelude::*;
 
     fn input() -> RenderInput {
@@ -110,6 +123,7 @@ mod tests {
             daemon_files: vec!["/etc/ephemerd".into()],
             extra_read: vec![],
             extra_write: vec![],
+            homebrew: None,
             network: Network::None,
             system: System::Linux,
         }
@@ -169,6 +183,37 @@ mod tests {
             .map(|r| r.access)
             .collect();
         assert_eq!(access, [Access::Write]);
+    }
+
+    #[test]
+    fn a_job_writes_its_own_homebrew_and_reads_that_of_the_host() {
+        let mut input = input();
+        let host = Utf8PathBuf::from("/home/linuxbrew/.linuxbrew");
+        input.homebrew = Some(HomebrewInput {
+            host: Some(host.clone()),
+            own: Some(Place {
+                shown: "/var/eph/brew".into(),
+                real: "/data/native/01234567890/homebrew".into(),
+            }),
+        });
+        for posture in [Posture::Strict, Posture::Standard] {
+            let (_, policy) = rendered(posture, &input).unwrap();
+            let rule = |path: &str| policy.rule_for(path.into()).unwrap();
+            assert_eq!(rule("/home/linuxbrew/.linuxbrew/bin/brew").access, Access::Read);
+            let own = rule("/var/eph/brew/Cellar/x");
+            assert_eq!(own.access, Access::Write);
+            assert_eq!(
+                own.source.as_deref(),
+                Some("/data/native/01234567890/homebrew".into())
+            );
+        }
+        input.extra_write = vec![host];
+        let (_, policy) = rendered(Posture::Strict, &input).unwrap();
+        let granted = policy.rule_for("/home/linuxbrew/.linuxbrew/bin".into()).unwrap();
+        assert_eq!(
+            (granted.access, granted.why.as_str()),
+            (Access::Write, "extra_write")
+        );
     }
 
     proptest! {
