@@ -292,6 +292,11 @@ impl fmt::Display for Outcome {
 pub enum Acquisition {
     /// The job's folder below `<data_dir>/native`; the path follows from the job id.
     Workspace,
+    /// The job's own Homebrew prefix, where that lies outside of its folder; the path follows from the slot.
+    Homebrew {
+        /// The slot's number.
+        slot: u32,
+    },
     /// The job's processes: everything in its sandbox and, with an account per slot, of its uid.
     Processes {
         /// The account they run as.

@@ -77,6 +77,9 @@ pub struct Target {
     pub loopback_port: Option<u16>,
     /// First port of the job's own range; `None` lets the kernel choose one.
     pub own_port: Option<u16>,
+    /// What the profile shows on purpose, in people's homes as well.
+    #[serde(default)]
+    pub shown: Vec<Utf8PathBuf>,
     /// How many processes the job may have.
     pub process_limit: u64,
 }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::job::{Acquisition, JobId};
 use crate::sandbox::launch::LaunchPlan;
 use crate::slot::Account;
+use crate::workspace::homebrew::Order;
 
 /// What the dispatcher asks of the warden. A [`Request::Launch`] carries four descriptors: standard input,
 /// output and error of the job, and the status pipe.
@@ -33,6 +34,8 @@ pub enum Request {
         job: JobId,
         /// Who gets it.
         account: Option<Account>,
+        /// The Homebrew prefix to make for it as well.
+        homebrew: Option<Order>,
     },
     /// Start the job's process.
     Launch(Box<LaunchPlan>),
@@ -73,6 +76,11 @@ pub enum Request {
 pub enum Reply {
     /// Done.
     Done,
+    /// The job's folders are there.
+    Prepared {
+        /// What is not as it was asked for, in words.
+        note: Option<String>,
+    },
     /// The process was started.
     Launched {
         /// Its pid as the host sees it.

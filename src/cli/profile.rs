@@ -24,8 +24,9 @@ use crate::job::plan::Planner;
 use crate::job::run::Pipeline;
 use crate::job::{JobId, JobSpec, Repo};
 use crate::probe::{self, Report, Stage};
-use crate::profile::Posture;
 use crate::profile::expect::Finding;
+use crate::profile::policy::Access;
+use crate::profile::{Posture, Rules};
 use crate::slot::Slot;
 use crate::trust::Route;
 use crate::workspace::Workspace;
@@ -213,6 +214,12 @@ async fn probe_in(pipeline: &Pipeline, slot: &Slot, program: &Utf8Path) -> anyho
         .state_files
         .push(planner.data_dir().join("state/ledger.db"));
     target.own_port = Some(slot.first_port);
+    let profile = planner.profile(&id, slot.index, planner.config().native.posture, None)?;
+    if let Rules::Linux(policy) = profile.rules {
+        let shown = policy.paths.into_iter();
+        let shown = shown.filter(|rule| matches!(rule.access, Access::Read | Access::Write));
+        target.shown = shown.map(|rule| rule.path).collect();
+    }
     target.process_limit = planner.config().native.limits.processes;
     if planner.config().egress.mode == EgressMode::Open {
         target.loopback_port = None;

@@ -192,9 +192,12 @@ fn mac_host(host: &Host, program: &Utf8Path, slots: &[Slot]) -> Result<MacHost, 
         .filter(|release| *release >= Release::MacOs14)
         .ok_or(StartError::Release { version })?;
     let developer_dir = mac::developer_dir(host)?;
+    let homebrew = host.homebrew.exists().then(|| host.homebrew.clone());
     let found = |slot: &Slot| {
         let user_folder = mac::user_folder(host, &slot.account)?;
-        let own_homebrew = None;
+        let own_homebrew = homebrew
+            .is_some()
+            .then(|| workspace::homebrew::place_on_mac(slot.index));
         Ok((
             slot.index,
             MacSlot {
@@ -207,7 +210,7 @@ fn mac_host(host: &Host, program: &Utf8Path, slots: &[Slot]) -> Result<MacHost, 
         release,
         program: program.to_owned(),
         developer_dir,
-        homebrew: host.homebrew.exists().then(|| host.homebrew.clone()),
+        homebrew: homebrew.clone(),
         user_folders: host.user_folders.clone(),
         slots: slots.iter().map(found).collect::<Result<_, MacError>>()?,
     })

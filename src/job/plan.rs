@@ -9,13 +9,15 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{JobId, JobSpec};
 use crate::config::{Config, EgressMode, RepoConfig};
+use crate::host::Os;
 use crate::profile::expect::{self, ExpectError, Expectation, Finding, Places};
 use crate::profile::policy::Network;
-use crate::profile::render::{RenderError, RenderInput, Rendered, Renderer, System};
+use crate::profile::render::{HomebrewInput, RenderError, RenderInput, Rendered, Renderer, System};
 use crate::profile::{Posture, Rules};
 use crate::sandbox::keychain::Keychain;
 use crate::sandbox::launch::{Confinement, LaunchPlan, ProcessLimits, Seatbelt};
 use crate::slot::Slot;
+use crate::workspace::homebrew::{self, HomebrewError, HostBrew, Mode, Order, Place};
 use crate::workspace::{self, Workspace};
 
 pub use platform::{MacHost, MacSlot, Platform};
@@ -54,6 +56,17 @@ pub enum PlanError {
     /// There is no randomness for a password.
     #[error("the system gives no random numbers")]
     Chance(#[source] getrandom::Error),
+    /// Homebrew cannot be had as configured.
+    #[error(transparent)]
+    Homebrew(#[from] HomebrewError),
+    /// The host's Homebrew would show daemon state.
+    #[error(
+        "Homebrew in `{prefix}` overlaps `host.data_dir`, which holds the daemon's state and other jobs\nhint: move `host.data_dir`"
+    )]
+    HomebrewInState {
+        /// Its prefix.
+        prefix: Utf8PathBuf,
+    },
     /// The profile did not render.
     #[error(transparent)]
     Render(#[from] RenderError),
@@ -103,6 +116,17 @@ pub struct Profile {
     pub findings: Vec<Finding>,
 }
 
+/// One job, planned.
+#[derive(Debug)]
+pub struct Planned {
+    /// What the sandbox is told.
+    pub launch: LaunchPlan,
+    /// The text of its profile.
+    pub text: String,
+    /// The Homebrew prefix of its own that it needs, where it gets one.
+    pub homebrew: Option<Order>,
+}
+
 impl Planner {
     /// Prepares planning on `platform` for `config`, which was read from `config_file`.
     ///
@@ -124,9 +148,42 @@ impl Planner {
         &self.config
     }
 
+    /// The system that is planned for.
+    pub fn os(&self) -> Os {
+        self.platform.os()
+    }
+
     /// The data folder, resolved.
     pub fn data_dir(&self) -> &Utf8Path {
         &self.data_dir
+    }
+
+    /// What jobs of `repo`'s configuration get of the host's Homebrew.
+    fn homebrew_mode(&self, repo: Option<&RepoConfig>) -> Mode {
+        repo.and_then(|repo| repo.homebrew)
+            .unwrap_or(self.config.native.homebrew)
+    }
+
+    /// Homebrew of this host as jobs of `repo`'s configuration get it; `None` on a host without, where jobs get
+    /// none, and for another system than this host's.
+    ///
+    /// # Errors
+    /// There is none where the configuration names it, or one of which no copy would work.
+    fn homebrew(&self, repo: Option<&RepoConfig>) -> Result<Option<(Mode, HostBrew)>, PlanError> {
+        let (os, mode) = (self.platform.os(), self.homebrew_mode(repo));
+        if mode == Mode::None || os != Os::host() {
+            return Ok(None);
+        }
+        let named = self.config.native.homebrew_prefix.as_deref();
+        let Some(host) = HostBrew::locate(os, named)? else {
+            return Ok(None);
+        };
+        let prefix = host.prefix();
+        if prefix.starts_with(&self.data_dir) || self.data_dir.starts_with(prefix) {
+            let prefix = prefix.to_owned();
+            return Err(PlanError::HomebrewInState { prefix });
+        }
+        Ok(Some((mode, host)))
     }
 
     /// Renders the profile of a job of `repo`'s configuration in slot `slot` and evaluates the expectations on it.
@@ -146,19 +203,30 @@ impl Planner {
             extra_read.extend(repo.extra_read.clone());
             extra_write.extend(repo.extra_write.clone());
         }
+        let workspace = Workspace::new(&self.data_dir, job);
+        let homebrew = self.homebrew(repo)?.map(|(mode, host)| HomebrewInput {
+            host: Some(host.prefix().to_owned()),
+            own: (mode == Mode::Own).then(|| Place::of(self.platform.os(), &workspace, slot)),
+        });
+        let mut system = self.platform.system(slot).ok_or(PlanError::Slot(slot))?;
+        if let System::MacOs(places) = &mut system {
+            let mode = self.homebrew_mode(repo);
+            places.homebrew = places.homebrew.take().filter(|_| mode != Mode::None);
+            places.own_homebrew = places.own_homebrew.take().filter(|_| mode == Mode::Own);
+        }
         let input = RenderInput {
             job: job.clone(),
-            workspace: Workspace::new(&self.data_dir, job).root(),
+            workspace: workspace.root(),
             data_dir: self.data_dir.clone(),
             daemon_files: self.daemon_files(),
             extra_read: self.grants("extra_read", &extra_read)?,
             extra_write: self.grants("extra_write", &extra_write)?,
-            homebrew: None,
+            homebrew,
             network: match self.config.egress.mode {
                 EgressMode::Offline => Network::None,
                 EgressMode::Open => Network::Host,
             },
-            system: self.platform.system(slot).ok_or(PlanError::Slot(slot))?,
+            system,
         };
         let Rendered { text, rules } = self.renderer.render(posture, &input)?;
         let findings = expect::evaluate(&self.expectations, &rules, &self.places(&input))?;
@@ -210,23 +278,23 @@ impl Planner {
         }
     }
 
-    /// The launch plan of one job in one slot, with the text of its profile.
+    /// The launch plan of one job in one slot, and what has to be there before.
     ///
     /// # Errors
     /// See [`PlanError`]; a profile that misses an expectation gives no plan.
-    pub fn plan(
-        &self,
-        job: &JobId,
-        spec: &JobSpec,
-        slot: &Slot,
-        root: bool,
-    ) -> Result<(LaunchPlan, String), PlanError> {
+    pub fn plan(&self, job: &JobId, spec: &JobSpec, slot: &Slot, root: bool) -> Result<Planned, PlanError> {
         let Profile { text, rules, .. } = self.checked(job, spec, slot)?;
         let repo = self.config.repos.get(&spec.origin.repo);
         let workspace = Workspace::new(&self.data_dir, job);
         let none = BTreeMap::new();
+        let homebrew = self.homebrew(repo)?;
+        let (brew_env, order) = match &homebrew {
+            Some((mode, host)) => self.brew(*mode, host, &workspace, slot.index),
+            None => (BTreeMap::new(), None),
+        };
         let layers = [
             &self.platform.environment(&workspace),
+            &brew_env,
             &self.config.native.env,
             repo.map_or(&none, |repo| &repo.env),
             &spec.env,
@@ -257,7 +325,31 @@ impl Planner {
                 file_byte: limits.disk_byte,
             },
         };
-        Ok((plan, text))
+        Ok(Planned {
+            launch: plan,
+            text,
+            homebrew: order,
+        })
+    }
+
+    /// What Homebrew adds to a job's environment, and the prefix to make for it.
+    fn brew(
+        &self,
+        mode: Mode,
+        host: &HostBrew,
+        workspace: &Workspace,
+        slot: u32,
+    ) -> (BTreeMap<String, String>, Option<Order>) {
+        let own = mode == Mode::Own;
+        let place = Place::of(self.platform.os(), workspace, slot);
+        let prefix = if own { &place.shown } else { host.prefix() };
+        let env = homebrew::environment(self.platform.os(), workspace, mode, prefix);
+        let order = own.then(|| Order {
+            host: host.prefix().to_owned(),
+            layout: self.config.native.homebrew_layout,
+            slot,
+        });
+        (env, order)
     }
 
     /// Files of the daemon that lie outside the data folder.

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::ledger::{AcquisitionId, Ending, Ledger, LedgerError, Usage};
 use super::output::{Copies, Pipes, Stream, receiver};
-use super::plan::Planner;
+use super::plan::{Planned, Planner};
 use super::state::{Effect, Event, State, step};
 use super::{Acquisition, JobId, JobSpec, Outcome};
 use crate::config::{Accounts, Limits};
@@ -22,6 +22,8 @@ use crate::sandbox::launch::{Confinement, LaunchPlan, Status};
 use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
+use crate::workspace::Workspace;
+use crate::workspace::homebrew::Place;
 
 /// How often a running job's memory is measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -280,24 +282,36 @@ impl Drive<'_> {
     }
 
     async fn acquire_workspace(&mut self) -> Result<Event, RunError> {
-        let (plan, _text) =
-            match self
-                .pipeline
-                .planner
-                .plan(self.id, self.spec, self.slot, self.pipeline.root)
-            {
-                Ok(made) => made,
-                Err(error) => return Ok(Event::Refused(crate::chain(&error))),
-            };
-        let account = plan.account.clone();
-        self.plan = Some(plan);
+        let pipeline = self.pipeline;
+        let planned = pipeline
+            .planner
+            .plan(self.id, self.spec, self.slot, pipeline.root);
+        let Planned { launch, homebrew, .. } = match planned {
+            Ok(planned) => planned,
+            Err(error) => return Ok(Event::Refused(crate::chain(&error))),
+        };
+        let account = launch.account.clone();
+        self.plan = Some(launch);
         self.acquire(Acquisition::Workspace)?;
+        if let Some(order) = &homebrew {
+            let workspace = Workspace::new(pipeline.planner.data_dir(), self.id);
+            if !Place::of(pipeline.planner.os(), &workspace, order.slot).is_in(&workspace) {
+                self.acquire(Acquisition::Homebrew { slot: order.slot })?;
+            }
+        }
         let request = Request::Prepare {
             job: self.id.clone(),
             account,
+            homebrew,
         };
-        Ok(match self.pipeline.warden.ask(request, &[]).await {
-            Ok(_) => Event::Prepared,
+        Ok(match pipeline.warden.ask(request, &[]).await {
+            Ok(Reply::Prepared { note }) => {
+                if let Some(note) = note {
+                    warn!(job = %self.id, note, "Homebrew prefix not as configured");
+                }
+                Event::Prepared
+            }
+            Ok(other) => Event::FailedToStart(WardenError::Unexpected(Box::new(other)).to_string()),
             Err(error) => Event::FailedToStart(crate::chain(&error)),
         })
     }

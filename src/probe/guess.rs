@@ -65,6 +65,7 @@ impl Target {
             host_var_tmp_file: foreign_file(Utf8Path::new("/var/tmp")).unwrap_or_else(|| "/var/tmp".into()),
             loopback_port: is_offline().then_some(SSH),
             own_port: None,
+            shown: vec![],
             process_limit,
             mark,
         }

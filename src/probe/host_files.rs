@@ -121,11 +121,13 @@ fn create_in(dir: &str, target: &Target) -> Attempt {
     tried(result, format!("create a file in {dir}"))
 }
 
-/// Lists `home` and looks for anything but the way to its own workspace.
+/// Lists `home` and looks for anything but the way to its own workspace and to what is shown on purpose.
 fn list_home(home: &str, target: &Target) -> Attempt {
     let found = fs::read_dir(home).and_then(|entries| {
         for entry in entries {
-            if !target.workspace.as_std_path().starts_with(entry?.path()) {
+            let path = entry?.path();
+            let mut known = std::iter::once(&target.workspace).chain(&target.shown);
+            if !known.any(|known| known.as_std_path().starts_with(&path)) {
                 return Ok(());
             }
         }

@@ -302,6 +302,7 @@ fn plan(dir: &Utf8Path, chance: u32) -> Target {
         host_var_tmp_file: Utf8Path::new("/var/tmp").join(&mark),
         loopback_port: None,
         own_port: None,
+        shown: vec![],
         process_limit: 64,
         mark,
     }

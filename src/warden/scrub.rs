@@ -18,6 +18,7 @@ use crate::host::command::{self, CommandSpec};
 use crate::host::{Host, Os, files, os};
 use crate::job::{Acquisition, JobId};
 use crate::slot::Account;
+use crate::workspace::homebrew::Place;
 use crate::workspace::{self, Workspace};
 
 /// How long killed processes may take to go away; a process stuck in the kernel longer than that makes the
@@ -53,6 +54,9 @@ impl Scrub<'_> {
                     domain::end(self.host, *uid, self.account).and_then(|()| end_processes(None, Some(*uid)))
                 }
                 Acquisition::Profile => workspace::remove_profile(self.workspace).map_err(io::Error::other),
+                Acquisition::Homebrew { slot } => Place::of(self.host.os, self.workspace, *slot)
+                    .remove()
+                    .map_err(io::Error::other),
                 Acquisition::Workspace if self.keep => {
                     workspace::keep(self.workspace).map_err(io::Error::other)
                 }

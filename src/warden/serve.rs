@@ -18,6 +18,7 @@ use crate::job::JobId;
 use crate::sandbox::launch::{Confinement, LaunchPlan};
 use crate::sandbox::launcher::{First, Launcher};
 use crate::sandbox::step::Given;
+use crate::workspace::homebrew::{HostBrew, Order, Place, Served, Shelf};
 use crate::workspace::{self, Workspace};
 
 /// A request with the number its reply will carry.
@@ -112,15 +113,25 @@ impl Warden {
     fn answer(&mut self, request: Numbered<Request>, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let Numbered { number, message } = request;
         match message {
-            Request::Prepare { job, account } => {
+            Request::Prepare {
+                job,
+                account,
+                homebrew,
+            } => {
                 let workspace = Workspace::new(&self.data_dir, &job);
                 let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-                let (uid, gid) = account.map_or(own, |account| (account.uid, account.gid));
-                let made = workspace::create(&workspace, uid, gid).and_then(|()| match self.host.os {
-                    Os::Linux => Ok(()),
-                    Os::MacOs => workspace::add_shims(&workspace),
-                });
-                self.reply(number, made.map(|()| Reply::Done))
+                let owner = account.map_or(own, |account| (account.uid, account.gid));
+                let made =
+                    workspace::create(&workspace, owner.0, owner.1).and_then(|()| match self.host.os {
+                        Os::Linux => Ok(()),
+                        Os::MacOs => workspace::add_shims(&workspace),
+                    });
+                match (made, homebrew) {
+                    (Ok(()), Some(order)) => {
+                        self.in_worker(number, || self.make_homebrew(&workspace, &order, owner))
+                    }
+                    (made, _) => self.reply(number, made.map(|()| Reply::Prepared { note: None })),
+                }
             }
             Request::Launch(plan) => {
                 let launched = self.launch(&plan, descriptors);
@@ -189,6 +200,22 @@ impl Warden {
         let pid = first.pid.as_raw();
         self.jobs.insert(plan.job.clone(), first);
         Ok(Reply::Launched { pid })
+    }
+
+    /// Makes a job's own Homebrew prefix. It is made in the job's folder or in the slot's place, where nothing of
+    /// the job's runs yet.
+    fn make_homebrew(&self, workspace: &Workspace, order: &Order, owner: (u32, u32)) -> Reply {
+        let place = Place::of(self.host.os, workspace, order.slot);
+        let made = place.make_room(workspace).and_then(|()| {
+            let host = HostBrew::at(&order.host)?;
+            Shelf::new(&self.data_dir).serve(&host, order.layout, &place.real, owner)
+        });
+        match made {
+            Ok(Served { note, .. }) => Reply::Prepared { note },
+            Err(error) => Reply::Failed {
+                reason: crate::chain(&error),
+            },
+        }
     }
 
     /// Lets a forked child do the work and send the reply.

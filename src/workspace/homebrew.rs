@@ -26,7 +26,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
-use super::{PASSABLE, PATH, Workspace, make_missing};
+use super::{PASSABLE, PATH, Workspace, mac, make_missing};
 use crate::host::Os;
 use crate::host::files::{FilesError, check_data_dir, wipe};
 
@@ -189,6 +189,11 @@ pub struct Place {
 /// The folder of all jobs' prefixes on macOS, where a job sees files where they lie.
 pub const ROOT: &str = "/opt/eph";
 
+/// Where jobs of slot `slot` have their prefix on macOS.
+pub fn place_on_mac(slot: u32) -> Utf8PathBuf {
+    Utf8Path::new(ROOT).join(slot.to_string())
+}
+
 impl Place {
     /// The place of a job's prefix, for a job of slot `slot`.
     ///
@@ -204,7 +209,7 @@ impl Place {
                 real: workspace.root().join("homebrew"),
             },
             Os::MacOs => {
-                let path = Utf8Path::new(ROOT).join(slot.to_string());
+                let path = place_on_mac(slot);
                 Self {
                     shown: path.clone(),
                     real: path,
@@ -277,8 +282,13 @@ pub fn environment(os: Os, workspace: &Workspace, mode: Mode, prefix: &Utf8Path)
         Os::MacOs => workspace.home().join("Library/Caches/Homebrew"),
         Os::Linux => workspace.home().join(".cache/Homebrew"),
     };
+    let path = match os {
+        // What keeps other programs from bringing a sandbox of their own stays in front.
+        Os::MacOs => format!("{}:{prefix}/bin:{prefix}/sbin:{}", workspace.shims(), mac::PATH),
+        Os::Linux => format!("{prefix}/bin:{prefix}/sbin:{PATH}"),
+    };
     let mut variables = BTreeMap::from([
-        ("PATH".to_owned(), format!("{prefix}/bin:{prefix}/sbin:{PATH}")),
+        ("PATH".to_owned(), path),
         ("HOMEBREW_LOGS".to_owned(), cache.join("Logs").into_string()),
         ("HOMEBREW_CACHE".to_owned(), cache.into_string()),
         ("HOMEBREW_TEMP".to_owned(), workspace.tmp().into_string()),
@@ -322,7 +332,7 @@ mod tests {
         HOMEBREW_NO_INSTALL_CLEANUP=1
         HOMEBREW_NO_INSTALL_UPGRADE=1
         HOMEBREW_TEMP=/var/lib/ephemerd/native/0a1b2c3d4e5/tmp
-        PATH=/opt/eph/2/bin:/opt/eph/2/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+        PATH=/var/lib/ephemerd/native/0a1b2c3d4e5/shims:/opt/eph/2/bin:/opt/eph/2/sbin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
         ");
     }
 
@@ -330,7 +340,7 @@ mod tests {
     fn the_hosts_prefix_gets_no_variable_that_it_would_refuse() {
         let shared = text(Os::MacOs, Mode::SharedReadOnly, "/opt/homebrew");
         assert!(
-            shared.contains("PATH=/opt/homebrew/bin:/opt/homebrew/sbin:/usr/local/sbin:"),
+            shared.contains("/shims:/opt/homebrew/bin:/opt/homebrew/sbin:/usr/local/bin:"),
             "{shared}"
         );
         assert!(!shared.contains("SANDBOXING"), "{shared}");

@@ -43,7 +43,7 @@ const SHIMS: [(&str, &str); 2] = [
 ];
 
 /// The search path without the shims: what macOS gives a login shell, without the folders of single programs.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+pub(super) const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// Makes the folder of profiles where it is missing, and checks it where it exists.
 ///

@@ -66,6 +66,7 @@ fn main() {
         Request::Prepare {
             job: job.clone(),
             account: Some(account),
+            homebrew: None,
         },
         &[],
     ));
@@ -75,7 +76,7 @@ fn main() {
         plain.add(timed(&["/bin/true"]));
         bwrap.add(timed(&bwrap_true));
         let begin = Instant::now();
-        let (mut plan, _) = planner.plan(&job, &spec(), &slot, true).expect("a plan");
+        let mut plan = planner.plan(&job, &spec(), &slot, true).expect("a plan").launch;
         planning.add(begin.elapsed());
         // Every launch is a job of its own in the same workspace.
         plan.job = id(u32::try_from(round).expect("few rounds") + 1);

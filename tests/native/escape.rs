@@ -322,6 +322,7 @@ fn target(daemon: &Daemon, sibling: &JobId, mark: String) -> Target {
         host_var_tmp_file: Utf8Path::new("/var/tmp").join(&mark),
         loopback_port: None,
         own_port: None,
+        shown: vec![],
         process_limit: 256,
         mark,
     }

@@ -14,7 +14,10 @@ mod control;
 mod data_dir;
 mod escape;
 mod exec;
+#[path = "../fakes/homebrew.rs"]
+mod fake;
 mod harness;
+mod homebrew;
 mod hostile;
 mod jobs;
 mod kernels;

@@ -54,6 +54,13 @@ impl Site {
     /// Writes the configuration anew.
     pub(crate) fn configure(&self, more: &str) {
         let trust = "\"acme/*\" = \"native\"\n\"other/*\" = \"native\"\n";
+        // What is on the host's own `PATH` besides is not these tests' business, unless they say so.
+        let none = "[native]\nhomebrew = \"none\"\n";
+        let more = match more {
+            more if more.contains("homebrew") => more.to_owned(),
+            more if more.contains("[native]\n") => more.replacen("[native]\n", none, 1),
+            more => format!("{none}{more}"),
+        };
         let text = format!(
             "[host]\ndata_dir = {data_dir:?}\naccount = {account:?}\n[trust]\ndefault = \"refuse\"\n[trust.repos]\n{trust}{more}",
             data_dir = self.data_dir,
