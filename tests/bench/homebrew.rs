@@ -4,7 +4,7 @@
 //! The figure to watch is the copy, which every job waits for. `TMPDIR` says on which file system to measure.
 
 #![expect(
-    clippy::expect_used,
+    clippy::unwrap_used,
     reason = "a benchmark that cannot measure has nothing to report"
 )]
 
