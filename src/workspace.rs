@@ -271,7 +271,14 @@ fn make_missing(path: &Utf8Path, mode: Mode, uid: u32, gid: u32) -> Result<(), F
     match path.symlink_metadata() {
         Ok(_) => Ok(()),
         // Other reasons than absence show again, with the right words, when it is made.
-        Err(_) => make_dir(path, mode, uid, gid),
+        Err(_) => match make_dir(path, mode, uid, gid) {
+            // Somebody else of ours was faster; what they made is checked like anything that was there before.
+            Err(FilesError::Io {
+                source: nix::errno::Errno::EEXIST,
+                ..
+            }) => Ok(()),
+            made => made,
+        },
     }
 }
 

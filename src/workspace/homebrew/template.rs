@@ -13,7 +13,9 @@ use nix::unistd::{getegid, geteuid};
 
 use super::state::{State, observe, taps};
 use super::{HomebrewError, HostBrew, Layout, layout};
-use crate::host::files::{Copying, cannot_clone, entries_of, make_dir, make_tree, read_tree, wipe};
+use crate::host::files::{
+    Copying, cannot_clone, check_data_dir, entries_of, make_dir, make_tree, read_tree, wipe,
+};
 use crate::workspace::{PRIVATE, TEMPLATES, make_missing};
 
 /// How often a host that changes meanwhile is looked at anew.
@@ -69,6 +71,7 @@ impl Shelf {
         owner: (u32, u32),
     ) -> Result<Served, HomebrewError> {
         make_missing(&self.folder, PRIVATE, geteuid().as_raw(), getegid().as_raw())?;
+        check_data_dir(&self.folder, geteuid().as_raw())?;
         let lock = self.lock_file()?;
         let mut made = false;
         for _ in 0..ATTEMPTS {
