@@ -131,7 +131,7 @@ impl fmt::Display for Place {
 
 /// Something that keeps a text from being a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
-#[error("{at}: {message}{}", .hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
+#[error("{at}: {}{}", on_one_line(message), .hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
 pub struct Problem {
     /// Where.
     pub at: Place,
@@ -140,6 +140,18 @@ pub struct Problem {
     /// What would be right, where that can be said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+}
+
+/// `message` with its control characters escaped: what it quotes is somebody else's text, and a terminal obeys it.
+fn on_one_line(message: &str) -> String {
+    let shown = message.chars().map(|c| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    });
+    shown.collect()
 }
 
 /// Why a text is not a profile: everything that was found, in the order of the text.

@@ -74,7 +74,12 @@ pub(crate) fn holds(text: &[u8]) {
 fn are_told(problems: &Problems) {
     assert!(!problems.0.is_empty() && problems.0.len() <= 50);
     for problem in &problems.0 {
-        assert!(!problem.message.contains("evaluator failed"), "{problem}");
+        assert!(!problem.message.starts_with("the evaluator failed"), "{problem}");
+        let shown = problem.to_string();
+        assert!(
+            !shown.replace("\nhint: ", "").contains(char::is_control),
+            "{shown:?}"
+        );
         assert!(problem.at.line > 0 && problem.at.column > 0, "{problem}");
     }
 }
