@@ -6,7 +6,8 @@
 //! both. Operations that no rule tells apart are decided once for all of them.
 //!
 //! For texts and paths this finds every difference that is made of literals, prefixes and folders. A regular
-//! expression has a few samples: two of them that differ only in rare texts can pass as equal.
+//! expression has samples, and what surrounds them: two of them that differ only in rare texts can pass as equal,
+//! so a comparison says how many there were.
 
 mod policy;
 mod sample;
@@ -17,11 +18,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::sbpl::decide::Decider;
-use super::sbpl::vocabulary::OperationId;
+use super::sbpl::filter::{Filter, Test};
+use super::sbpl::vocabulary::{OperationId, Shape};
 use super::sbpl::{Ruleset, Semantics};
 
 pub use super::decide::Verdict;
 pub use policy::diff as diff_policies;
+
+/// The wildcard that is an operation of its own, because the kernel asks it by this name (`process-exec` is only
+/// another word for it in profiles; the operation tables of 10.15 and later).
+const ASKED_WILDCARD: &str = "process-exec*";
+
+/// What comparing two profiles came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Everything that was found.
+    pub differences: Vec<Difference>,
+    /// How many regular expressions the two have. What they match was tried with samples only.
+    pub expressions: usize,
+    /// Operations whose rules draw more boundaries than are tried; nothing is known of the rest of them.
+    pub cut: Vec<String>,
+}
 
 /// One thing that two profiles answer differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,12 +66,17 @@ pub struct Side {
     pub at: Option<String>,
 }
 
-/// Everything that `left` and `right` answer differently, by operation and rule.
-pub fn diff(left: &Ruleset, right: &Ruleset, semantics: &Semantics) -> Vec<Difference> {
+/// Everything that `left` and `right`, compiled for the same release, answer differently, by operation and rule.
+pub fn diff(left: &Ruleset, right: &Ruleset, semantics: &Semantics) -> Comparison {
+    let mut cut = Vec::new();
     let mut found: BTreeMap<(Decider, Decider), Difference> = BTreeMap::new();
     let mut order = Vec::new();
     for group in groups(left, right) {
-        for target in witness::of(&[(left, group.left), (right, group.right)]) {
+        let tried = witness::of(&[(left, group.left), (right, group.right)]);
+        if tried.cut {
+            cut.extend(group.names.iter().cloned());
+        }
+        for target in tried.witnesses {
             let said = left.verdict(group.left, &target.target, semantics);
             let other = right.verdict(group.right, &target.target, semantics);
             if said.0 == other.0 {
@@ -91,7 +113,24 @@ pub fn diff(left: &Ruleset, right: &Ruleset, semantics: &Semantics) -> Vec<Diffe
             );
         }
     }
-    order.into_iter().filter_map(|key| found.remove(&key)).collect()
+    Comparison {
+        differences: order.into_iter().filter_map(|key| found.remove(&key)).collect(),
+        expressions: expressions(left).union(&expressions(right)).count(),
+        cut,
+    }
+}
+
+/// The regular expressions that rules ask for.
+fn expressions(ruleset: &Ruleset) -> BTreeSet<String> {
+    let filters = ruleset.rules.iter().flat_map(|rule| &rule.filters);
+    let patterns = filters.flat_map(Filter::tests).filter_map(|test| match test {
+        Test::Path(pattern) | Test::Text { pattern, .. } => Some(pattern),
+        Test::UnixSocket { .. } | Test::Number { .. } | Test::Endpoint { .. } | Test::Unheld { .. } => None,
+    });
+    patterns
+        .filter(|pattern| pattern.shape == Shape::Regex)
+        .map(|pattern| pattern.text.to_string())
+        .collect()
 }
 
 /// Operations that both profiles decide alike for every target.
@@ -107,8 +146,9 @@ fn groups(left: &Ruleset, right: &Ruleset) -> Vec<Group> {
     let named: Vec<BTreeSet<OperationId>> = [left, right].map(named).into();
     let mut groups: BTreeMap<_, Group> = BTreeMap::new();
     for (id, operation) in left.vocabulary.operations() {
-        // Wildcards and `default` are only ever what others fall back to.
-        if operation.name.ends_with('*') || operation.name == "default" {
+        // Other wildcards and `default` are only ever what others fall back to.
+        let falls_back = operation.name.ends_with('*') && operation.name != ASKED_WILDCARD;
+        if falls_back || operation.name == "default" {
             continue;
         }
         let Some(other) = right.vocabulary.asked(operation.name) else {
@@ -162,6 +202,10 @@ mod tests {
     }
 
     fn differences(left: &str, right: &str) -> Vec<Difference> {
+        compared(left, right).differences
+    }
+
+    fn compared(left: &str, right: &str) -> Comparison {
         diff(&ruleset(left), &ruleset(right), &Semantics::of(Release::NEWEST))
     }
 
@@ -247,6 +291,82 @@ mod tests {
     }
 
     #[test]
+    fn an_exec_that_only_one_allows_is_a_difference() {
+        let found = said(
+            r#"(deny default) (allow process-exec (subpath "/usr"))"#,
+            "(deny default)",
+        );
+        assert_eq!(
+            found,
+            [
+                r#"process-exec*,process-exec-interpreter /usr: allow by (allow process-exec (subpath "/usr")) / deny by (deny default)"#
+            ]
+        );
+    }
+
+    #[test]
+    fn expressions_differ_where_one_ends_begins_or_crosses_a_folder_and_the_other_does_not() {
+        let differ = |operation: &str, left: &str, right: &str| {
+            let rule = |filter: &str| format!("(deny default) (allow {operation} ({filter}))");
+            !differences(&rule(left), &rule(right)).is_empty()
+        };
+        let files = [
+            (r##"regex #"^/a/b""##, r##"regex #"^/a/b$""##),
+            (r##"regex #"^/a/b""##, r#"literal "/a/b""#),
+            (r##"regex #"^/a/b""##, r#"subpath "/a/b""#),
+            (r##"regex #"^/a/b$""##, r##"regex #"/a/b$""##),
+            (r##"regex #"^/a/[^/]+$""##, r##"regex #"^/a/.+$""##),
+            (r##"regex #"^/a/x?$""##, r##"regex #"^/a/x*$""##),
+            (r##"regex #"^/a/[a-m]$""##, r##"regex #"^/a/[a-z]$""##),
+        ];
+        for (left, right) in files {
+            assert!(differ("file-read-data", left, right), "{left} and {right}");
+        }
+        let names = [
+            (r##"sysctl-name-regex #"^hw""##, r##"sysctl-name-regex #"^hw$""##),
+            (r##"sysctl-name-regex #"^hw$""##, r##"sysctl-name-regex #"hw$""##),
+        ];
+        for (left, right) in names {
+            assert!(differ("sysctl-read", left, right), "{left} and {right}");
+        }
+    }
+
+    #[test]
+    fn rules_about_different_properties_of_one_target_are_tried_together() {
+        let rules = [
+            r#"(deny file-read-xattr (xattr "secret"))"#,
+            r#"(allow file-read-xattr (subpath "/a"))"#,
+        ];
+        let found = said(
+            &format!("(deny default) {} {}", rules[0], rules[1]),
+            &format!("(deny default) {} {}", rules[1], rules[0]),
+        );
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with("file-read-xattr /a xattr=secret: allow"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_comparison_says_what_it_did_not_try() {
+        assert_eq!(
+            compared("(deny default)", "(deny default)"),
+            Comparison::default()
+        );
+        let expression = r##"(allow file-read-data (regex #"^/a") (regex #"^/b"))"##;
+        assert_eq!(compared(expression, expression).expressions, 2);
+
+        let rules = |what: &str| (0..400).map(|n| format!("({what}{n}\")")).collect::<String>();
+        let many = format!(
+            "(allow file-read-xattr {} {})",
+            rules("literal \"/a"),
+            rules("xattr \"x")
+        );
+        assert_eq!(compared(&many, &many).cut, ["file-read-xattr"]);
+    }
+
+    #[test]
     fn operations_that_differ_alike_are_told_together() {
         let found = differences(
             r#"(deny default) (allow file-write* (subpath "/a"))"#,
@@ -311,10 +431,13 @@ mod tests {
         fn exactly_the_differences_there_are_are_found(left in rules(), right in rules()) {
             let semantics = Semantics::of(Release::NEWEST);
             let (left, right) = (ruleset(&left), ruleset(&right));
-            let found = !diff(&left, &right, &semantics).is_empty();
+            let found = !diff(&left, &right, &semantics).differences.is_empty();
             let mut differs = false;
-            let files = left.vocabulary.operations().filter(|(_, operation)| operation.name.starts_with("file-"));
-            for (id, _) in files.filter(|(_, operation)| !operation.name.ends_with('*')) {
+            let asked = left.vocabulary.operations().filter(|(_, operation)| {
+                operation.name == ASKED_WILDCARD
+                    || operation.name.starts_with("file-") && !operation.name.ends_with('*')
+            });
+            for (id, _) in asked {
                 for path in ["/a", "/a/b", "/a/b/c", "/a/x", "/ab", "/ab/x", "/x", "/a/b/x", "/a/bx"] {
                     let target = crate::profile::sbpl::Target::file(path);
                     differs |= left.verdict(id, &target, &semantics).0 != right.verdict(id, &target, &semantics).0;
@@ -326,7 +449,14 @@ mod tests {
 
     fn rules() -> impl proptest::strategy::Strategy<Value = String> {
         use proptest::prelude::*;
-        let operation = prop::sample::select(vec!["file-read*", "file-read-data", "file*", "file-write*"]);
+        let operation = prop::sample::select(vec![
+            "file-read*",
+            "file-read-data",
+            "file*",
+            "file-write*",
+            "process-exec",
+            "process*",
+        ]);
         let filter = prop::sample::select(vec![
             r#"(literal "/a")"#,
             r#"(subpath "/a")"#,

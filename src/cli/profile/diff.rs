@@ -10,7 +10,7 @@ use super::source::{Source, SourceArgs};
 use crate::cli::Format;
 use crate::config::Config;
 use crate::profile::Rules;
-use crate::profile::diff::{Difference, Side, diff, diff_policies};
+use crate::profile::diff::{Comparison, Difference, Side, diff, diff_policies};
 use crate::profile::sbpl::Semantics;
 
 /// Most operations named on one line; the rest is counted.
@@ -46,7 +46,10 @@ pub(super) fn run(args: &DiffArgs, config: &Config, config_file: &Utf8Path) -> a
         return Ok(ExitCode::from(u8::from(a.text != b.text)));
     }
     let found = match (&a.rules, &b.rules) {
-        (Rules::Linux(a), Rules::Linux(b)) => diff_policies(a, b),
+        (Rules::Linux(a), Rules::Linux(b)) => Comparison {
+            differences: diff_policies(a, b),
+            ..Comparison::default()
+        },
         (Rules::MacOs(a), Rules::MacOs(b)) => diff(a, b, &Semantics::of(args.source.release())),
         _ => anyhow::bail!(
             "`{}` and `{}` are profiles for different systems\nhint: --os chooses the system for both",
@@ -55,23 +58,49 @@ pub(super) fn run(args: &DiffArgs, config: &Config, config_file: &Utf8Path) -> a
         ),
     };
     match args.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&found.differences)?),
         Format::Text => print!("{}", as_text(&a, &b, &found)),
     }
-    Ok(ExitCode::from(u8::from(!found.is_empty())))
+    if !found.cut.is_empty() {
+        anyhow::bail!(
+            "the rules for {} draw too many boundaries to try them all\nhint: compare smaller parts, or the texts with --text",
+            names_of(&found.cut)
+        );
+    }
+    Ok(ExitCode::from(u8::from(!found.differences.is_empty())))
 }
 
-fn as_text(a: &Source, b: &Source, found: &[Difference]) -> String {
-    let mut lines: Vec<String> = found
+fn as_text(a: &Source, b: &Source, found: &Comparison) -> String {
+    let told = found
+        .differences
         .iter()
-        .flat_map(|difference| told(a, b, difference))
-        .collect();
-    lines.push(match found.len() {
-        0 => format!("{} and {} have the same effect", a.name, b.name),
-        1 => "1 difference".to_owned(),
-        count => format!("{count} differences"),
+        .flat_map(|difference| told(a, b, difference));
+    let mut lines: Vec<String> = told.collect();
+    let same = format!("{} and {} have the same effect", a.name, b.name);
+    lines.push(match (found.differences.len(), found.expressions) {
+        (0, _) if a.text == b.text => same,
+        // Nothing is equal of which a part was not looked at; the error says so.
+        (0, _) if !found.cut.is_empty() => "no difference found so far".to_owned(),
+        (0, 0) => same,
+        (0, 1) => same + ", as far as samples of 1 regular expression show",
+        (0, count) => same + &format!(", as far as samples of {count} regular expressions show"),
+        (1, _) => "1 difference".to_owned(),
+        (count, _) => format!("{count} differences"),
     });
     lines.join("\n") + "\n"
+}
+
+/// The first of these operations, and how many more there are.
+fn names_of(operations: &[String]) -> String {
+    let shown: Vec<&str> = operations
+        .iter()
+        .take(OPERATIONS_SHOWN)
+        .map(String::as_str)
+        .collect();
+    match operations.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 fn told(a: &Source, b: &Source, difference: &Difference) -> Vec<String> {
@@ -82,17 +111,7 @@ fn told(a: &Source, b: &Source, difference: &Difference) -> Vec<String> {
         left,
         right,
     } = difference;
-    let shown: Vec<&str> = operations
-        .iter()
-        .take(OPERATIONS_SHOWN)
-        .map(String::as_str)
-        .collect();
-    let more = operations.len() - shown.len();
-    let rest = match more {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let names = shown.join(", ") + &rest;
+    let names = names_of(operations);
     let others = match count {
         1 => String::new(),
         count => format!("  (and {} more like it)", count - 1),

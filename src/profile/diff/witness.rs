@@ -1,6 +1,6 @@
 //! Targets on both sides of every boundary that rules draw.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::sample::samples;
 use crate::profile::sbpl::filter::{Filter, Pattern, Test};
@@ -20,7 +20,21 @@ const TARGETS_MAX: usize = 60_000;
 /// Processes by their relation, as [`Target::process`] takes them.
 const RELATIONS: [&str; 6] = ["self", "children", "same-sandbox", "pgrp", "initproc", "others"];
 
+/// Filters that ask for the one name a lookup is made by, each in its own name space.
+const NAMES_OF_A_LOOKUP: [&str; 3] = ["global-name", "local-name", "xpc-service-name"];
+
+/// Filters whose answer a connection brings along.
+const OF_THE_SOCKET: [&str; 3] = ["socket-domain", "socket-type", "vnode-type"];
+
+/// What is tried.
+pub(super) struct Tried {
+    pub(super) witnesses: Vec<Witness>,
+    /// Whether there is more that was left out.
+    pub(super) cut: bool,
+}
+
 /// A target and how to show it.
+#[derive(Clone)]
 pub(super) struct Witness {
     pub(super) target: Target,
     pub(super) shown: String,
@@ -41,7 +55,7 @@ struct Asked {
 }
 
 /// The targets that tell apart everything which the rules of these rulesets for these operations tell apart.
-pub(super) fn of(sides: &[(&Ruleset, OperationId); 2]) -> Vec<Witness> {
+pub(super) fn of(sides: &[(&Ruleset, OperationId); 2]) -> Tried {
     let mut asked = Asked::default();
     let mut near = false;
     for (ruleset, operation) in sides {
@@ -53,8 +67,7 @@ pub(super) fn of(sides: &[(&Ruleset, OperationId); 2]) -> Vec<Witness> {
             }
         }
     }
-    let subjects = asked.subjects(near);
-    asked.multiplied(subjects)
+    asked.multiplied(asked.subjects(near))
 }
 
 impl Asked {
@@ -65,7 +78,6 @@ impl Asked {
                 Test::Text { filter, pattern } => {
                     let texts = boundary(pattern, "");
                     self.texts.extend(texts.into_iter().map(|text| (*filter, text)));
-                    self.texts.insert((filter, FRESH.to_owned()));
                 }
                 Test::Number { filter, values } if ["target", "semaphore-owner"].contains(filter) => {
                     self.relations |= !values.is_empty();
@@ -94,9 +106,9 @@ impl Asked {
             }
         }
         if pattern.shape == Shape::Regex && !pattern.text.starts_with('^') {
-            let ends = samples(&regex_of(pattern));
+            let ends = boundary(pattern, "/").into_iter();
             self.floating
-                .extend(ends.into_iter().map(|end| end.trim_start_matches('/').to_owned()));
+                .extend(ends.map(|end| end.trim_start_matches('/').to_owned()));
         }
     }
 
@@ -126,12 +138,12 @@ impl Asked {
             subjects.push(Witness::new(Target::unix_socket("/~"), "/~".to_owned()));
             subjects.extend(self.ends(near));
         }
-        for (filter, text) in &self.texts {
-            subjects.push(Witness::new(
-                Target::named(filter, text),
-                format!("{filter}={text}"),
-            ));
-        }
+        let (names, _) = self.names();
+        subjects.extend(
+            names
+                .into_iter()
+                .map(|(filter, text)| Witness::new(Target::named(filter, text), format!("{filter}={text}"))),
+        );
         if self.relations {
             let processes = RELATIONS
                 .iter()
@@ -178,31 +190,67 @@ impl Asked {
             .collect()
     }
 
-    /// Every subject with every number that rules ask for besides.
-    fn multiplied(&self, subjects: Vec<Witness>) -> Vec<Witness> {
-        let filters: BTreeSet<&'static str> = self.numbers.iter().map(|(filter, ..)| *filter).collect();
-        let mut witnesses = subjects;
-        for filter in filters {
-            let values = self.numbers.iter().filter(|(known, ..)| *known == filter);
-            let more: Vec<Witness> = values
-                .flat_map(|(_, number, name)| {
-                    witnesses.iter().map(move |witness| {
-                        let target = witness.target.clone().with_number(filter, *number);
-                        Witness::new(target, format!("{} ({name})", witness.shown))
-                    })
-                })
-                .take(TARGETS_MAX.saturating_sub(witnesses.len()))
-                .collect();
-            witnesses.extend(more);
-        }
-        // What rules ask texts about can be asked about together, as the name and the number of a call.
-        witnesses
+    /// The texts that name what is asked for, and those that are properties of it.
+    fn names(&self) -> (Vec<(&'static str, &str)>, Vec<(&'static str, &str)>) {
+        let texts = self.texts.iter().map(|(filter, text)| (*filter, text.as_str()));
+        let fresh: BTreeSet<&'static str> = self.texts.iter().map(|(filter, _)| *filter).collect();
+        let all = texts.chain(fresh.into_iter().map(|filter| (filter, FRESH)));
+        all.partition(|(filter, _)| NAMES_OF_A_LOOKUP.contains(filter))
     }
+
+    /// Every subject with every property and every number that rules ask for besides.
+    fn multiplied(&self, subjects: Vec<Witness>) -> Tried {
+        let (_, texts) = self.names();
+        let mut properties: BTreeMap<&'static str, Vec<Property>> = BTreeMap::new();
+        for (filter, text) in texts {
+            properties.entry(filter).or_default().push(Property::Text(text));
+        }
+        for (filter, number, name) in &self.numbers {
+            let number = Property::Number(*number, name);
+            properties.entry(filter).or_default().push(number);
+        }
+        let mut tried = Tried {
+            witnesses: subjects,
+            cut: false,
+        };
+        for (filter, values) in properties {
+            let open =
+                |witness: &&Witness| !(OF_THE_SOCKET.contains(&filter) && witness.target.is_connection());
+            let without: Vec<&Witness> = tried.witnesses.iter().filter(open).collect();
+            let room = TARGETS_MAX.saturating_sub(tried.witnesses.len());
+            tried.cut |= without.len() * values.len() > room;
+            let with = values
+                .iter()
+                .flat_map(|value| without.iter().map(move |witness| witness.with(filter, value)));
+            let more: Vec<Witness> = with.take(room).collect();
+            tried.witnesses.extend(more);
+        }
+        tried
+    }
+}
+
+/// What a target has besides its name.
+enum Property<'a> {
+    Text(&'a str),
+    Number(i64, &'a str),
 }
 
 impl Witness {
     fn new(target: Target, shown: String) -> Self {
         Self { target, shown }
+    }
+
+    fn with(&self, filter: &'static str, property: &Property<'_>) -> Self {
+        let target = self.target.clone();
+        let shown = match self.shown.as_str() {
+            "-" => "",
+            shown => shown,
+        };
+        let (target, property) = match property {
+            Property::Text(text) => (target.with_text(filter, text), format!("{filter}={text}")),
+            Property::Number(number, name) => (target.with_number(filter, *number), format!("({name})")),
+        };
+        Self::new(target, format!("{shown} {property}").trim_start().to_owned())
     }
 }
 
@@ -214,6 +262,18 @@ fn boundary(pattern: &Pattern, separator: &str) -> Vec<String> {
         Shape::Prefix => vec![text.clone(), format!("{text}{FRESH}"), format!("{text}/{FRESH}")],
         Shape::Subpath if text.ends_with('/') => vec![format!("{text}{FRESH}"), text],
         Shape::Subpath => vec![format!("{text}{separator}{FRESH}"), text],
-        Shape::Regex => samples(&regex_of(pattern)),
+        // Where an expression is not anchored, or ends in the middle of a name.
+        Shape::Regex => samples(&regex_of(pattern))
+            .into_iter()
+            .flat_map(|sample| {
+                [
+                    format!("{sample}{FRESH}"),
+                    format!("{sample}/{FRESH}"),
+                    format!("{FRESH}{sample}"),
+                    format!("/{FRESH}{sample}"),
+                    sample,
+                ]
+            })
+            .collect(),
     }
 }

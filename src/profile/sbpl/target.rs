@@ -309,6 +309,18 @@ impl Target {
         self
     }
 
+    /// The same target with `text` for the filter called `filter`.
+    pub(in crate::profile) fn with_text(mut self, filter: &'static str, text: &str) -> Self {
+        self.texts.retain(|(name, _)| *name != filter);
+        self.texts.push((filter, text.into()));
+        self
+    }
+
+    /// Whether the target is one end of a connection, which settles what kind of socket it belongs to.
+    pub(in crate::profile) fn is_connection(&self) -> bool {
+        self.unix || self.remote.is_some() || self.local.is_some()
+    }
+
     /// The same target without what its name for `filter` is, for a kernel that does not look at it.
     pub(super) fn without_text(&self, filter: &str) -> Self {
         let mut target = self.clone();
