@@ -200,7 +200,7 @@ pub struct Origin {
 }
 
 /// One job, as a source hands it over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobSpec {
     /// Where it comes from.
     pub origin: Origin,
@@ -212,6 +212,33 @@ pub struct JobSpec {
     /// Shorter than the configured timeout, in seconds; `None` takes the configured one.
     #[serde(default)]
     pub timeout_s: Option<u64>,
+}
+
+/// Leaves the values of variables out.
+impl fmt::Debug for JobSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            origin,
+            command,
+            env,
+            timeout_s,
+        } = self;
+        f.debug_struct("JobSpec")
+            .field("origin", origin)
+            .field("command", command)
+            .field("env", &Names(env))
+            .field("timeout_s", timeout_s)
+            .finish()
+    }
+}
+
+/// The variables of an environment for a debug text: their names, since values may be secrets.
+pub(crate) struct Names<'a>(pub(crate) &'a BTreeMap<String, String>);
+
+impl fmt::Debug for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// How a job ended.
@@ -332,6 +359,25 @@ mod tests {
         for bad in ["", "../../../etc", "abc", "ABCDEFGHIJK", "abcdefghij/"] {
             assert!(bad.parse::<JobId>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_debug_text_of_a_job_holds_the_value_of_a_variable() {
+        let spec = JobSpec {
+            origin: Origin {
+                repo: "acme/ios".parse().unwrap(),
+                event: "push".to_owned(),
+                head: None,
+                branch: None,
+                labels: Vec::new(),
+                actor: None,
+            },
+            command: vec!["make".to_owned()],
+            env: [("TOKEN".to_owned(), "s3cret".to_owned())].into(),
+            timeout_s: None,
+        };
+        let text = format!("{spec:?}{spec:#?}");
+        assert!(text.contains("TOKEN") && !text.contains("s3cret"), "{text}");
     }
 
     #[test]

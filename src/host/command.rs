@@ -80,7 +80,7 @@ fn said(stderr: &str) -> String {
 }
 
 /// A program to start, as data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct CommandSpec {
     /// Absolute path of the program.
     pub program: Utf8PathBuf,
@@ -106,6 +106,26 @@ impl CommandSpec {
             home: None,
             timeout,
         }
+    }
+}
+
+/// Leaves the text for standard input out, which may be a password.
+impl fmt::Debug for CommandSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            program,
+            args,
+            stdin,
+            home,
+            timeout,
+        } = self;
+        f.debug_struct("CommandSpec")
+            .field("program", program)
+            .field("args", args)
+            .field("stdin", &stdin.as_ref().map(|_| "…"))
+            .field("home", home)
+            .field("timeout", timeout)
+            .finish()
     }
 }
 

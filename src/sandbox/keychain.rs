@@ -285,6 +285,13 @@ mod tests {
         let keychain = keychain();
         for call in keychain.calls("/usr/bin/security".into()).unwrap() {
             assert!(!call.spec.args.join(" ").contains(&keychain.password), "{call:?}");
+            for text in [
+                format!("{call:?}"),
+                format!("{call:#?}"),
+                format!("{:?}", call.spec),
+            ] {
+                assert!(!text.contains(&keychain.password), "{text}");
+            }
             assert_eq!(call.spec.home.as_ref(), Some(&keychain.home));
         }
         assert!(!format!("{keychain:?}").contains(&keychain.password));

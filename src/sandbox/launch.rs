@@ -1,17 +1,18 @@
 //! One launch, as data: what the sandbox's init is told, and what it says back.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::keychain::Keychain;
-use crate::job::JobId;
+use crate::job::{JobId, Names};
 use crate::profile::Policy;
 use crate::slot::Account;
 
 /// Everything the sandbox's init needs to start one job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchPlan {
     /// Whose process it is.
     pub job: JobId,
@@ -27,6 +28,30 @@ pub struct LaunchPlan {
     pub work_dir: Utf8PathBuf,
     /// Limits the kernel keeps per process or account.
     pub limits: ProcessLimits,
+}
+
+/// Leaves the values of variables out.
+impl fmt::Debug for LaunchPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            job,
+            confinement,
+            account,
+            command,
+            env,
+            work_dir,
+            limits,
+        } = self;
+        f.debug_struct("LaunchPlan")
+            .field("job", job)
+            .field("confinement", confinement)
+            .field("account", account)
+            .field("command", command)
+            .field("env", &Names(env))
+            .field("work_dir", work_dir)
+            .field("limits", limits)
+            .finish()
+    }
 }
 
 /// What a job may do, in the form that one system enforces.
@@ -89,4 +114,44 @@ pub enum Status {
         /// The signal's number.
         signal: i32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::warden::Request;
+
+    #[test]
+    fn no_debug_text_of_a_launch_holds_a_secret() {
+        let keychain = Keychain::new("/data/native/0a1b2c3d4e5/home".into(), 0xfeed);
+        let password = keychain.password.clone();
+        let env = [
+            ("EPHEMERD_KEYCHAIN_PASSWORD", password.as_str()),
+            ("TOKEN", "s3cret"),
+        ];
+        let plan = LaunchPlan {
+            job: "0a1b2c3d4e5".parse().unwrap(),
+            confinement: Confinement::Seatbelt(Seatbelt {
+                profile: "(version 1)".to_owned(),
+                keychain,
+            }),
+            account: None,
+            command: vec!["make".to_owned()],
+            env: env
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            work_dir: "/data/native/0a1b2c3d4e5/work".into(),
+            limits: ProcessLimits {
+                processes: 1,
+                open_files: 1,
+                file_byte: 1,
+            },
+        };
+        let request = Request::Launch(Box::new(plan.clone()));
+        let text = format!("{plan:?}{plan:#?}{request:?}{request:#?}");
+        assert!(text.contains("TOKEN"), "{text}");
+        for secret in [password.as_str(), "s3cret"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
 }

@@ -33,8 +33,8 @@ impl Launcher {
         })
     }
 
-    /// Starts the first process of a job; `profile` is the file of its profile, where its system takes one. How the launch went is said on the status pipe. The caller must have one
-    /// thread.
+    /// Starts the first process of a job; `profile` is the file of its profile, where its system takes one. How the
+    /// launch went is said on the status pipe. The caller must have one thread.
     ///
     /// # Errors
     /// The plan is for another system, or the system refuses the process.

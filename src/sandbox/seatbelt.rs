@@ -34,6 +34,7 @@ pub(crate) mod confined;
 pub(crate) mod guard;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -46,13 +47,14 @@ use super::launch::{LaunchPlan, ProcessLimits, Seatbelt};
 use super::launcher::First;
 use super::step::{Given, StepError};
 use crate::host::Host;
+use crate::job::Names;
 use crate::slot::Account;
 
 /// The name of the subcommand that runs first inside the sandbox.
 pub const CONFINED: &str = "__confined";
 
 /// What the first program inside is told, and has to check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Confined {
     /// Program and arguments of the job.
     command: Vec<String>,
@@ -64,6 +66,26 @@ struct Confined {
     limits: ProcessLimits,
     /// The file that could be read outside.
     profile: Utf8PathBuf,
+}
+
+/// Leaves the values of variables out.
+impl fmt::Debug for Confined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            command,
+            env,
+            account,
+            limits,
+            profile,
+        } = self;
+        f.debug_struct("Confined")
+            .field("command", command)
+            .field("env", &Names(env))
+            .field("account", account)
+            .field("limits", limits)
+            .field("profile", profile)
+            .finish()
+    }
 }
 
 /// Starts jobs. Holds what every launch needs.
@@ -195,6 +217,23 @@ mod tests {
         assert!(text(End::Code(64), "usage").contains("(64)"));
         assert!(text(End::Code(9), "").contains("exit code 9"));
         assert!(text(End::Signal(6), "").contains("signal 6"));
+    }
+
+    #[test]
+    fn no_debug_text_of_what_the_first_program_is_told_holds_the_value_of_a_variable() {
+        let told = Confined {
+            command: vec!["make".to_owned()],
+            env: [("TOKEN".to_owned(), "s3cret".to_owned())].into(),
+            account: None,
+            limits: ProcessLimits {
+                processes: 1,
+                open_files: 1,
+                file_byte: 1,
+            },
+            profile: "/data/profiles/j.sb".into(),
+        };
+        let text = format!("{told:?}{told:#?}");
+        assert!(text.contains("TOKEN") && !text.contains("s3cret"), "{text}");
     }
 
     #[test]
