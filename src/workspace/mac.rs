@@ -34,8 +34,9 @@ const EXECUTABLE: Mode = READABLE
     .union(Mode::S_IXOTH);
 
 /// The programs that stand in for others, by name.
-const SHIMS: [(&str, &str); 2] = [
+const SHIMS: [(&str, &str); 3] = [
     ("swift", include_str!("../../profiles/macos/shims/swift")),
+    ("swiftc", include_str!("../../profiles/macos/shims/swiftc")),
     (
         "xcodebuild",
         include_str!("../../profiles/macos/shims/xcodebuild"),
@@ -137,6 +138,9 @@ fn write(path: &Utf8Path, text: &str, mode: Mode) -> Result<(), WorkspaceError> 
 /// Variables of a job on macOS that come before everybody else's: where its tools are, and where those keep what
 /// they would otherwise keep per account or for the whole host. That macOS 26 heeds each of them is reported by
 /// users of other sandboxes and was not seen by us.
+///
+/// `DIRHELPER_USER_DIR_SUFFIX`, which WebKit sets to get a folder of its own from confstr(3), is not among them: a
+/// folder that is not there breaks mktemp(3), and a slot's account has its folder for itself.
 pub fn mac_environment(workspace: &Workspace, developer_dir: Option<&Utf8Path>) -> BTreeMap<String, String> {
     let (home, tmp) = (workspace.home(), workspace.tmp());
     let mut environment: BTreeMap<String, String> = [

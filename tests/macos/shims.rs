@@ -1,4 +1,4 @@
-//! The programs that stand in for `swift` and `xcodebuild`, in front of ones that record what they get.
+//! The programs that stand in for `swift`, `swiftc` and `xcodebuild`, in front of ones that record what they get.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -15,7 +15,7 @@ impl Tools {
         let keep = tempfile::tempdir().unwrap();
         let real = keep.path().join("real");
         fs::create_dir(&real).unwrap();
-        for name in ["swift", "xcodebuild"] {
+        for name in ["swift", "swiftc", "xcodebuild"] {
             let recorder = "#!/bin/sh\nfor word; do printf '[%s]' \"$word\"; done\nexit 7\n";
             fs::write(real.join(name), recorder).unwrap();
             fs::set_permissions(real.join(name), fs::Permissions::from_mode(0o755)).unwrap();
@@ -84,6 +84,26 @@ fn swift_without_a_build_is_swift_as_it_is() {
     ] {
         let expected: String = args.iter().map(|arg| format!("[{arg}]")).collect();
         assert_eq!(tools.run("swift", args), expected);
+    }
+}
+
+#[test]
+fn swiftc_compiles_without_a_sandbox_for_macros_and_is_otherwise_as_it_is() {
+    let tools = Tools::new();
+    assert_eq!(
+        tools.run("swiftc", &["-O", "a b.swift", "-o", "tool"]),
+        "[-disable-sandbox][-O][a b.swift][-o][tool]"
+    );
+    assert_eq!(tools.run("swiftc", &["@files.rsp"]), "[-disable-sandbox][@files.rsp]");
+    for args in [
+        &["--version"][..],
+        &["-print-target-info"],
+        &["-frontend", "-c", "a.swift"],
+        &["a.swift", "-disable-sandbox"],
+        &[],
+    ] {
+        let expected: String = args.iter().map(|arg| format!("[{arg}]")).collect();
+        assert_eq!(tools.run("swiftc", args), expected);
     }
 }
 
