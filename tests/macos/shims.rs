@@ -94,7 +94,10 @@ fn swiftc_compiles_without_a_sandbox_for_macros_and_is_otherwise_as_it_is() {
         tools.run("swiftc", &["-O", "a b.swift", "-o", "tool"]),
         "[-disable-sandbox][-O][a b.swift][-o][tool]"
     );
-    assert_eq!(tools.run("swiftc", &["@files.rsp"]), "[-disable-sandbox][@files.rsp]");
+    assert_eq!(
+        tools.run("swiftc", &["@files.rsp"]),
+        "[-disable-sandbox][@files.rsp]"
+    );
     for args in [
         &["--version"][..],
         &["-print-target-info"],
