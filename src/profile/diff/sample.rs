@@ -21,7 +21,7 @@ pub(super) fn samples(pattern: &str) -> Vec<String> {
     }
 }
 
-fn fits(sample: &String) -> bool {
+fn fits(sample: &str) -> bool {
     sample.len() <= LENGTH_MAX
 }
 
@@ -49,7 +49,7 @@ fn of(hir: &Hir) -> Vec<String> {
                 };
                 once.iter().map(move |sample| sample.repeat(count))
             });
-            samples.filter(fits).take(SAMPLES_MAX).collect()
+            samples.filter(|sample| fits(sample)).take(SAMPLES_MAX).collect()
         }
         HirKind::Concat(parts) => {
             let parts: Vec<Vec<String>> = parts.iter().map(of).collect();
@@ -69,7 +69,7 @@ fn of(hir: &Hir) -> Vec<String> {
                 })
             });
             let samples = std::iter::once(first.concat()).chain(varied);
-            samples.filter(fits).take(SAMPLES_MAX).collect()
+            samples.filter(|sample| fits(sample)).take(SAMPLES_MAX).collect()
         }
         HirKind::Alternation(alternatives) => alternatives.iter().flat_map(of).take(SAMPLES_MAX).collect(),
     }

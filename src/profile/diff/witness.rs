@@ -191,7 +191,7 @@ impl Asked {
     }
 
     /// The texts that name what is asked for, and those that are properties of it.
-    fn names(&self) -> (Vec<(&'static str, &str)>, Vec<(&'static str, &str)>) {
+    fn names(&self) -> (Vec<Text<'_>>, Vec<Text<'_>>) {
         let texts = self.texts.iter().map(|(filter, text)| (*filter, text.as_str()));
         let fresh: BTreeSet<&'static str> = self.texts.iter().map(|(filter, _)| *filter).collect();
         let all = texts.chain(fresh.into_iter().map(|filter| (filter, FRESH)));
@@ -228,6 +228,9 @@ impl Asked {
         tried
     }
 }
+
+/// A filter and what it asks for.
+type Text<'a> = (&'static str, &'a str);
 
 /// What a target has besides its name.
 enum Property<'a> {
