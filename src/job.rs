@@ -16,6 +16,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::slot::Account;
+
 /// Why a piece of text is not one of this module's nouns.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NounError {
@@ -334,8 +336,8 @@ pub enum Acquisition {
     /// What macOS keeps per account: its launchd domain, its folders for temporary files, its System V objects. Of an
     /// account that no other job shares.
     UserDomain {
-        /// The account.
-        uid: u32,
+        /// The account, with the name by which tools of macOS call it.
+        account: Account,
     },
     /// The file of the job's sandbox profile; the path follows from the job id.
     Profile,

@@ -325,8 +325,8 @@ impl Drive<'_> {
         if matches!(plan.confinement, Confinement::Seatbelt(_)) {
             self.acquire(Acquisition::Profile)?;
             if exclusive {
-                let uid = self.slot.account.uid;
-                self.acquire(Acquisition::UserDomain { uid })?;
+                let account = self.slot.account.clone();
+                self.acquire(Acquisition::UserDomain { account })?;
             }
         }
         self.acquire(Acquisition::Processes {

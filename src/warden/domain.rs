@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use camino::Utf8PathBuf;
 
-use crate::host::command::{self, CommandError, CommandSpec, Output};
+use crate::host::command::{self, CommandError, CommandSpec};
 use crate::host::mac::{entries, user_folders};
 use crate::host::{Host, files, os};
 use crate::slot::Account;
@@ -20,21 +20,22 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often launchd is asked while it is still busy.
 const TRIES: u32 = 10;
 
-/// launchctl(1) says so when there is no such domain: `ESRCH`, and "could not find" of its own.
-const NO_DOMAIN: [i32; 2] = [3, 113];
+/// launchctl(1) says so when there is no such domain: `ESRCH`, and two of its own, "could not find specified domain"
+/// and "could not find specified service" (`launchctl error N`).
+const NO_DOMAIN: [i32; 3] = [3, 112, 113];
 
 /// launchctl(1) says so while a domain is going away: `EINPROGRESS`.
 const IN_PROGRESS: i32 = 36;
 
-/// Ends and removes everything of account `uid`.
+/// Ends and removes everything of an account.
 ///
 /// # Errors
 /// Something cannot be removed; the rest is removed all the same.
-pub(super) fn end(host: &Host, uid: u32, account: Option<&Account>) -> io::Result<()> {
+pub(super) fn end(host: &Host, account: &Account) -> io::Result<()> {
     let failures: Vec<String> = [
-        boot_out(host, uid).err(),
-        remove_objects(host, uid, account).err(),
-        empty_folders(host, uid).err(),
+        boot_out(host, account.uid).err(),
+        remove_objects(host, account).err(),
+        empty_folders(host, account.uid).err(),
     ]
     .into_iter()
     .flatten()
@@ -55,12 +56,16 @@ pub(super) fn left(host: &Host, account: &Account) -> Vec<String> {
         Ok(pids) => found.extend(pids.iter().map(|pid| format!("process {pid}"))),
         Err(error) => found.push(format!("cannot list the processes of uid {uid}: {error}")),
     }
-    match launchctl(host, &["print", &domain(uid)]) {
-        Ok(output) if output.status.success() => found.push(format!("launchd domain {}", domain(uid))),
-        Ok(_) => {}
-        Err(error) => found.push(crate::chain(&error)),
+    match has_domain(host, uid) {
+        Ok(true) => found.push(format!("launchd domain {}", domain(uid))),
+        Ok(false) => {}
+        Err(error) => found.push(format!(
+            "cannot ask for launchd domain {}: {}",
+            domain(uid),
+            crate::chain(&error)
+        )),
     }
-    match objects(host, uid, Some(account)) {
+    match objects(host, account) {
         Ok(objects) => found.extend(objects.iter().map(ToString::to_string)),
         Err(error) => found.push(crate::chain(&error)),
     }
@@ -75,8 +80,14 @@ fn domain(uid: u32) -> String {
     format!("user/{uid}")
 }
 
-fn launchctl(host: &Host, args: &[&str]) -> Result<Output, CommandError> {
-    command::run(&CommandSpec::new(&host.mac.launchctl, args, TIMEOUT))
+/// Whether the account has a launchd domain. Only an answer that says so means that it has none.
+fn has_domain(host: &Host, uid: u32) -> Result<bool, CommandError> {
+    let spec = CommandSpec::new(&host.mac.launchctl, &["print", &domain(uid)], TIMEOUT);
+    let output = command::run(&spec)?;
+    if output.status.code().is_some_and(|code| NO_DOMAIN.contains(&code)) {
+        return Ok(false);
+    }
+    output.require_success(&spec).map(|_| true)
 }
 
 /// Takes the account's launchd domain away, with everything that runs in it.
@@ -116,36 +127,40 @@ impl std::fmt::Display for Object {
 }
 
 /// The objects that belong to an account.
-fn objects(host: &Host, uid: u32, account: Option<&Account>) -> Result<Vec<Object>, CommandError> {
+fn objects(host: &Host, account: &Account) -> io::Result<Vec<Object>> {
     let spec = CommandSpec::new(&host.mac.ipcs, &[], TIMEOUT);
-    let output = command::run(&spec)?.require_success(&spec)?;
-    let uid = uid.to_string();
-    Ok(owned_objects(
-        &output.stdout,
-        &[Some(uid.as_str()), account.map(|account| account.name.as_str())],
-    ))
+    let output = command::run(&spec).and_then(|output| output.require_success(&spec));
+    let listed = output.map_err(io::Error::other)?.stdout;
+    owned_objects(&listed, account)
+        .ok_or_else(|| io::Error::other(format!("`{spec}` does not say who owns what it lists")))
 }
 
-/// The lines `T ID KEY MODE OWNER GROUP` of ipcs(1) whose owner, a name or else a number, is one of `owners`.
-/// Headings have other first words.
-fn owned_objects(listed: &str, owners: &[Option<&str>]) -> Vec<Object> {
-    listed
-        .lines()
-        .filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [kind @ ("q" | "m" | "s"), id, _, _, owner, ..] = words[..] else {
-                return None;
-            };
-            owners.contains(&Some(owner)).then(|| Object {
-                kind: kind.chars().next().unwrap_or_default(),
-                id: id.to_owned(),
-            })
-        })
-        .collect()
+/// The objects in what ipcs(1) lists, `T ID KEY MODE OWNER GROUP`, whose owner is the account: its name, or its number
+/// where the system has no name for that. `None` where a line has no heading above it that says what is the owner.
+fn owned_objects(listed: &str, account: &Account) -> Option<Vec<Object>> {
+    let uid = account.uid.to_string();
+    let mut column = None;
+    let mut found = Vec::new();
+    for line in listed.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["T", ..] => column = words.iter().position(|word| *word == "OWNER"),
+            [kind @ ("q" | "m" | "s"), id, ..] => {
+                let owner = *words.get(column?)?;
+                if owner == account.name || owner == uid {
+                    let kind = kind.chars().next()?;
+                    let id = id.to_owned();
+                    found.push(Object { kind, id });
+                }
+            }
+            _ => {}
+        }
+    }
+    column.map(|_| found)
 }
 
-fn remove_objects(host: &Host, uid: u32, account: Option<&Account>) -> io::Result<()> {
-    for Object { kind, id } in objects(host, uid, account).map_err(io::Error::other)? {
+fn remove_objects(host: &Host, account: &Account) -> io::Result<()> {
+    for Object { kind, id } in objects(host, account)? {
         let spec = CommandSpec::new(&host.mac.ipcrm, &[&format!("-{kind}"), &id], TIMEOUT);
         // One that has gone meanwhile is as good; what stays is found when we look again.
         command::run(&spec).map_err(io::Error::other)?;
@@ -197,20 +212,48 @@ Semaphores:
 s 196608 0x0000002a --ra-ra-ra- _ephemerd1 _ephemerd
 ";
 
+    fn account(name: &str, uid: u32) -> Account {
+        Account {
+            name: name.to_owned(),
+            uid,
+            gid: 450,
+        }
+    }
+
     #[test]
     fn objects_are_found_by_the_name_or_the_number_of_their_owner() {
-        let found = |owners: &[Option<&str>]| -> Vec<String> {
-            owned_objects(LISTED, owners)
-                .iter()
-                .map(ToString::to_string)
-                .collect()
+        let found = |name, uid| -> Vec<String> {
+            let found = owned_objects(LISTED, &account(name, uid)).unwrap();
+            found.iter().map(ToString::to_string).collect()
         };
         assert_eq!(
-            found(&[Some("451"), Some("_ephemerd1")]),
+            found("_ephemerd1", 451),
             ["shared memory 65536", "semaphores 196608"]
         );
-        assert_eq!(found(&[Some("452"), None]), ["shared memory 131073"]);
-        assert_eq!(found(&[Some("499"), Some("OWNER")]), [""; 0]);
+        assert_eq!(found("_ephemerd2", 452), ["shared memory 131073"]);
+        assert_eq!(found("OWNER", 499), [""; 0]);
+    }
+
+    #[test]
+    fn a_list_that_does_not_say_who_owns_what_is_not_taken_for_an_empty_one() {
+        let owned = |listed: &str| owned_objects(listed, &account("_ephemerd1", 451));
+        let without = LISTED.replace("OWNER", "CREATOR");
+        for listed in [
+            "",
+            "IPC status\n",
+            without.as_str(),
+            "m 1 0 --rw------- _ephemerd1 x\n",
+        ] {
+            assert_eq!(owned(listed), None, "{listed}");
+        }
+        let moved = owned("T ID OWNER\nm 1 _ephemerd1\nm 2 root\n").unwrap();
+        assert_eq!(
+            moved.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["shared memory 1"]
+        );
+        assert_eq!(owned("T ID OWNER\nMessage Queues:\n"), Some(vec![]));
+        assert_eq!(owned("T ID OWNER\nm\n"), Some(vec![]), "no object without an id");
+        assert_eq!(owned("T ID KEY OWNER\nm 1 0\n"), None, "a line cut short");
     }
 
     #[test]

@@ -50,8 +50,8 @@ impl Scrub<'_> {
                     end_processes(self.first, exclusive.then_some(*uid))
                 }
                 // What launchd started again meanwhile goes, too.
-                Acquisition::UserDomain { uid } => {
-                    domain::end(self.host, *uid, self.account).and_then(|()| end_processes(None, Some(*uid)))
+                Acquisition::UserDomain { account } => {
+                    domain::end(self.host, account).and_then(|()| end_processes(None, Some(account.uid)))
                 }
                 Acquisition::Profile => workspace::remove_profile(self.workspace).map_err(io::Error::other),
                 Acquisition::Homebrew { slot } => Place::of(self.host.os, self.workspace, *slot)
@@ -78,16 +78,18 @@ impl Scrub<'_> {
     /// Removes the workspace. On macOS access control lists may keep even root out of what a job wrote; where
     /// something stays, they are taken off by chmod(1) and it is tried once more. chmod goes by path through a
     /// tree that a job wrote, so it runs as the job's account, which could do all of this by itself, and when
-    /// nothing else runs as it any more.
+    /// nothing else runs as it any more. Where no account is known, as of a folder that no ledger knows, it does
+    /// not run: root does not go through such a tree by path.
     fn remove_workspace(&self) -> io::Result<()> {
         let removed = workspace::remove(self.workspace);
-        if removed.is_ok() || self.host.os == Os::Linux {
-            return removed.map(drop).map_err(io::Error::other);
-        }
+        let account = match (self.host.os, self.account) {
+            (Os::MacOs, Some(account)) if removed.is_err() => account,
+            _ => return removed.map(drop).map_err(io::Error::other),
+        };
         let root = self.workspace.root();
         let spec = CommandSpec::new(&self.host.mac.chmod, &["-RN", root.as_str()], PATIENCE);
         // What it cannot change shows when the rest is removed.
-        let _ = command::run_as(&spec, self.account);
+        let _ = command::run_as(&spec, Some(account));
         workspace::remove(self.workspace)
             .map(drop)
             .map_err(io::Error::other)

@@ -86,6 +86,21 @@ fn a_daemon_inside_a_sandbox_starts_no_job_and_names_the_axis() {
 }
 
 #[test]
+fn a_mac_whose_jobs_would_share_an_account_runs_none() {
+    let mac = Mac::with_accounts();
+    let config = mac.top.join("ephemerd.toml");
+    let axes = "allow_degraded = [\"accounts\", \"processes\", \"ipc\", \"limits\", \"network\"]";
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("allow_degraded = [\"ipc\"]", axes);
+    fs::write(&config, text + "accounts = \"single\"\n").unwrap();
+    let error = refused(&mac);
+    assert!(
+        error.contains("axis `credentials` is degraded: jobs share one uid"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_sandbox_inside_of_a_job_is_refused_as_on_a_mac() {
     let mac = Mac::with_accounts();
     let inner = mac.top.join("bin/sandbox-exec");
@@ -170,6 +185,27 @@ fn a_domain_that_never_finishes_going_away_is_not_waited_for_forever() {
 }
 
 #[test]
+fn a_domain_that_cannot_be_asked_for_is_not_taken_for_none() {
+    let mac = Mac::with_accounts();
+    let denied = json!({"code": 1, "stderr": "Operation not permitted"});
+    mac.fail("launchctl", "print", 100, &denied);
+    quarantined(
+        &mac,
+        "true",
+        &format!("cannot ask for launchd domain user/{}", mac.uid),
+    );
+}
+
+#[test]
+fn a_list_of_objects_that_names_no_owners_takes_the_slot_out_of_use() {
+    let mac = Mac::with_accounts();
+    let other =
+        json!({"code": 0, "stdout": "T     ID     KEY        MODE\nm  65536 0x00000000 --rw-------\n"});
+    mac.fail("ipcs", "", 100, &other);
+    quarantined(&mac, "true", "does not say who owns what it lists");
+}
+
+#[test]
 fn an_object_that_cannot_be_removed_and_a_file_in_a_shared_place_are_named() {
     let mac = Mac::with_accounts();
     mac.write_state("ipc", &json!([["s", "7", "_ephemerd1"]]));
@@ -186,41 +222,83 @@ fn an_object_that_cannot_be_removed_and_a_file_in_a_shared_place_are_named() {
     quarantined(&mac, &format!("echo x > {left}"), &format!("file {left}"));
 }
 
-#[test]
-fn access_control_lists_are_taken_off_by_the_account_where_something_stays() {
-    let mac = Mac::with_accounts();
-    // Something that no removal gets over, as an access control list may be on a Mac.
+/// Runs a job in whose workspace something appears that no removal gets over, as an access control list may be on a
+/// Mac; the workspace, and what was said.
+fn job_with_something_that_stays(mac: &Mac) -> (String, String) {
     let ready = mac.top.join("shared/ready");
     let go = mac.top.join("shared/go");
     let script = format!("mkdir hole; pwd > {ready}; while [ ! -e {go} ]; do sleep 0.02; done; rm {ready}");
-    let hole = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let job = scope.spawn(|| mac.exec(&script));
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while fs::read_to_string(&ready).unwrap_or_default().is_empty() {
             assert!(std::time::Instant::now() < deadline, "the job does not run");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
-        let hole = fs::read_to_string(&ready).unwrap().trim().to_owned() + "/hole";
-        mount(
-            Some("none"),
-            hole.as_str(),
-            Some("tmpfs"),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .unwrap();
+        let work = fs::read_to_string(&ready).unwrap().trim().to_owned();
+        mount_on(&format!("{work}/hole"));
         fs::write(&go, "").unwrap();
         let (code, _, err) = job.join().unwrap();
         assert_eq!(code, 0, "{err}");
-        assert!(
-            err.contains("slot 1 is in quarantine") && err.contains("is a mount point"),
-            "{err}"
-        );
-        hole
-    });
-    let workspace = hole.strip_suffix("/work/hole").unwrap();
+        (work.strip_suffix("/work").unwrap().to_owned(), err)
+    })
+}
+
+fn mount_on(folder: &str) {
+    mount(
+        Some("none"),
+        folder,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+}
+
+fn unmount(folder: &str) {
+    umount2(folder, MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
+fn access_control_lists_are_taken_off_by_the_account_where_something_stays() {
+    let mac = Mac::with_accounts();
+    let (workspace, err) = job_with_something_that_stays(&mac);
+    assert!(
+        err.contains("slot 1 is in quarantine") && err.contains("is a mount point"),
+        "{err}"
+    );
     assert_eq!(mac.calls("chmod"), [format!("-RN {workspace}")]);
-    umount2(hole.as_str(), MntFlags::MNT_DETACH).unwrap();
+    let callers = fs::read_to_string(mac.top.join("state/callers")).unwrap();
+    assert_eq!(callers, format!("chmod {}\n", mac.uid), "and by nobody else");
+    unmount(&format!("{workspace}/work/hole"));
+}
+
+#[test]
+fn nobody_goes_by_path_through_a_tree_that_no_ledger_knows() {
+    let mac = Mac::with_accounts();
+    mac.exec("true");
+    let hole = mac.top.join("data/native/0a1b2c3d4e5/hole");
+    fs::create_dir_all(&hole).unwrap();
+    mount_on(hole.as_str());
+    let mut daemon = std::process::Command::new(mac.top.join("bin/ephemerd"))
+        .args(["--config", mac.top.join("ephemerd.toml").as_str(), "run"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !mac.top.join("data/run/ephemerd.sock").exists() {
+        assert!(std::time::Instant::now() < deadline, "the daemon does not listen");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).unwrap()),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    daemon.wait().unwrap();
+    assert!(hole.exists(), "it was swept as far as possible");
+    assert_eq!(mac.calls("chmod"), [""; 0]);
+    unmount(hole.as_str());
 }
 
 #[test]

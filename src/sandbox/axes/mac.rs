@@ -182,6 +182,20 @@ mod tests {
     }
 
     #[test]
+    fn jobs_that_would_share_an_account_do_not_start_whatever_may_be_degraded() {
+        let all = "accounts = \"single\"\nallow_degraded = [\"accounts\", \"processes\", \"ipc\", \"network\", \"limits\"]";
+        let without_root = HostProbe {
+            root: false,
+            ..capable()
+        };
+        for probe in [capable(), without_root] {
+            let config = config(&format!("[native]\n{all}"));
+            let why = refusal(&assess(&probe, &config), &config).unwrap();
+            assert!(why.starts_with("axis `credentials` is degraded"), "{why}");
+        }
+    }
+
+    #[test]
     fn jobs_that_share_an_account_are_kept_apart_by_the_profile_alone() {
         let found = standings(&capable(), "[native]\nslots = 1\naccounts = \"single\"");
         for axis in ["accounts", "processes", "limits", "credentials"] {
