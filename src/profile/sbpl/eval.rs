@@ -433,14 +433,20 @@ impl<'a> Machine<'a> {
                 .map_err(|error| out_of_memory(at, &error))?;
             return self.eval(value, self.globals, at.clone()).map(Some);
         }
-        let looks_constant = text.contains(|c: char| c.is_ascii_uppercase())
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-        if self.vocabulary.is_constant(&text) || matches!(&*text, "unix-socket" | "unix") || looks_constant {
+        if self.is_constant(&text) {
             return Ok(Some(Value::Symbol(name)));
         }
         Ok(None)
+    }
+
+    /// Whether `name` stands for itself: a value that some filter takes, or what looks like one of the lists that
+    /// are not known in full.
+    pub(super) fn is_constant(&self, name: &str) -> bool {
+        let looks_constant = name.contains(|c: char| c.is_ascii_uppercase())
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        self.vocabulary.is_constant(name) || matches!(name, "unix-socket" | "unix") || looks_constant
     }
 
     fn unknown(&self, name: &str, at: &Place) -> Box<Fault> {

@@ -278,10 +278,7 @@ impl Machine<'_> {
                 let mut text = format!("({}", kind.name);
                 for value in arguments {
                     text.push(' ');
-                    text.push_str(&match value {
-                        Value::String(string) => super::filter::quoted(string),
-                        other => self.shown(other),
-                    });
+                    text.push_str(&self.argument(kind.name, value, at)?);
                     check_length(&text, at)?;
                 }
                 text.push(')');
@@ -310,6 +307,22 @@ impl Machine<'_> {
                 self.combined(Filter::Any(tests), at)
             }
             (_, None) => Err(fault(at, format!("`{}` needs an argument", kind.name))),
+        }
+    }
+
+    /// An argument of a filter that is not looked into, as it could be written.
+    fn argument(&self, filter: &str, value: &Value, at: &Place) -> Result<String, Box<Fault>> {
+        match value {
+            Value::String(string) => Ok(super::filter::quoted(string)),
+            Value::Bool(_) | Value::Int(_) => Ok(self.shown(value)),
+            Value::Symbol(name) if self.is_constant(&self.store.name(*name)) => Ok(self.shown(value)),
+            other => Err(fault(
+                at,
+                format!(
+                    "`{filter}` takes texts, names and numbers, not {}",
+                    self.store.kind(other)
+                ),
+            )),
         }
     }
 
@@ -367,7 +380,7 @@ impl Machine<'_> {
                 let name = self.store.name(*name);
                 match names.get(&*name) {
                     Some(number) => Ok((*number, name.to_string())),
-                    None if CLOSED.contains(&category) => {
+                    None if CLOSED.contains(&category) || !self.is_constant(&name) => {
                         let unknown = fault(at, format!("`{name}` is none of what `{filter}` takes"));
                         Err(match super::vocabulary::nearest(&name, names.keys().copied()) {
                             Some(near) => unknown.hint(format!("did you mean `{near}`?")),
