@@ -455,7 +455,7 @@ mod tests {
             "file*",
             "file-write*",
             "process-exec",
-            "process*",
+            "process-exec*",
         ]);
         let filter = prop::sample::select(vec![
             r#"(literal "/a")"#,
