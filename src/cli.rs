@@ -136,7 +136,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         Command::Profile(profile::ProfileArgs {
             command: profile::ProfileCommand::Lint(args),
         }) => lint::run(args),
-        Command::Profile(args) => profile::run(args, load(path)?, config_file(path)),
+        Command::Profile(args) => profile::run(args, host, load(path)?, config_file(path)),
         Command::Host(args) => {
             host::run(args, &load(path)?.config, host, &mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)

@@ -11,10 +11,11 @@
 //!
 //! Every attempt is harmless where it succeeds: what it changes is its own process, a staged file or an object
 //! it removes at once, and calls that could hurt the host carry arguments the kernel rejects only *after* it
-//! has checked the caller's privilege. `table` holds what each probe claims, the Linux modules hold how it is
+//! has checked the caller's privilege. [`seatbelt`] is the same for macOS. `table` holds what each probe claims, the Linux modules hold how it is
 //! done, [`Stage`] prepares what there is to attack, and [`judge`] compares.
 
 mod guess;
+pub mod seatbelt;
 mod table;
 
 #[cfg(not(target_os = "linux"))]
@@ -101,6 +102,8 @@ pub enum Stop {
     Errno(i32),
     /// The process is killed by this signal.
     Signal(i32),
+    /// A tool of the system ends with a failure of its own.
+    Refusal,
 }
 
 impl fmt::Display for Stop {
@@ -108,6 +111,7 @@ impl fmt::Display for Stop {
         match self {
             Self::Errno(errno) => write!(f, "{}", errno_name(*errno)),
             Self::Signal(signal) => write!(f, "{}", signal_name(*signal)),
+            Self::Refusal => f.write_str("a failure of the tool"),
         }
     }
 }
@@ -165,6 +169,13 @@ pub enum Attempt {
     Killed {
         /// The signal's number.
         signal: i32,
+    },
+    /// A tool of the system was asked to do it, and did not.
+    Refused {
+        /// Its exit code; -1 where a signal ended it.
+        status: i32,
+        /// What was asked for.
+        detail: String,
     },
     /// It was set going; only the outside can see, afterwards, whether it got anywhere. See [`Stage::settle`].
     Planted {
@@ -236,8 +247,10 @@ pub enum ProbeError {
         /// Why not.
         source: io::Error,
     },
-    /// This operating system has no live probes.
-    #[error("live probes exist for Linux only\nhint: check the rendered profile instead")]
+    /// These probes are for another operating system.
+    #[error(
+        "these probes are for Linux\nhint: on a Mac `ephemerd profile verify` runs those of `probe::seatbelt`"
+    )]
     LinuxOnly,
 }
 
@@ -272,6 +285,7 @@ impl fmt::Display for Attempt {
                 errno_name, detail, ..
             } => write!(f, "{errno_name} ({detail})"),
             Self::Killed { signal } => write!(f, "{}", signal_name(*signal)),
+            Self::Refused { status, detail } => write!(f, "exit code {status} ({detail})"),
             Self::Planted { detail } => write!(f, "seen only from outside: {detail}"),
             Self::NotApplicable { why } => write!(f, "not tried: {why}"),
         }
@@ -326,6 +340,7 @@ pub fn judge(info: &ProbeInfo, attempt: &Attempt) -> Verdict {
         Attempt::Succeeded { .. } => None,
         Attempt::Failed { errno, .. } => Some(Stop::Errno(*errno)),
         Attempt::Killed { signal } => Some(Stop::Signal(*signal)),
+        Attempt::Refused { .. } => Some(Stop::Refusal),
     };
     match (info.class, stop) {
         (Class::Benign, None) => Verdict::Works,

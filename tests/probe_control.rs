@@ -85,7 +85,10 @@ fn every_attack_that_has_a_control_succeeds_unconfined() {
             | Attempt::Failed {
                 errno: libc::ENOENT, ..
             } => !OPTIONAL.contains(&report.name.as_str()),
-            Attempt::Failed { .. } | Attempt::Killed { .. } | Attempt::Planted { .. } => true,
+            Attempt::Failed { .. }
+            | Attempt::Killed { .. }
+            | Attempt::Refused { .. }
+            | Attempt::Planted { .. } => true,
         })
         .map(|(_, report)| report)
         .collect();

@@ -16,6 +16,9 @@ pub struct ProbeArgs {
     /// What is outside, as JSON; guessed from HOME when left out.
     #[arg(long, value_name = "JSON")]
     target: Option<String>,
+    /// Run the probes of macOS, with what is outside as JSON.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["target", "only", "hostile"])]
+    outside: Option<String>,
     /// Run only this probe; may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -38,10 +41,19 @@ impl ProbeArgs {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let Self {
             target,
+            outside,
             only,
             hostile,
             stand_in,
         } = self;
+        if let Some(text) = outside {
+            let outside = serde_json::from_str(text).context("could not read what is outside")?;
+            println!(
+                "{}",
+                serde_json::to_string(&probe::seatbelt::attempt_all(&outside))?
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
         if *stand_in {
             probe::stand_in()?;
             return Ok(ExitCode::SUCCESS);

@@ -246,7 +246,7 @@ fn most_telling(attempts: impl IntoIterator<Item = Attempt>) -> Attempt {
             errno: libc::EACCES | libc::EPERM | libc::EROFS,
             ..
         } => 2,
-        Attempt::Failed { .. } => 3,
+        Attempt::Failed { .. } | Attempt::Refused { .. } => 3,
         Attempt::Killed { .. } => 4,
         Attempt::Planted { .. } => 5,
         Attempt::Succeeded { .. } => 6,

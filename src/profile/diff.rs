@@ -424,7 +424,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
 
         /// Whatever two small profiles say of a small world, a difference is found exactly if there is one.
         #[test]

@@ -17,3 +17,4 @@ mod job;
 mod refused;
 mod shims;
 mod stand;
+mod verify;

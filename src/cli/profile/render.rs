@@ -54,17 +54,22 @@ pub enum TargetOs {
 impl TargetOs {
     /// The system of this host; on macOS its newest release.
     pub fn host() -> Self {
-        match Os::host() {
+        Self::of(Os::host())
+    }
+
+    /// That system; of macOS the newest release.
+    pub(super) fn of(os: Os) -> Self {
+        match os {
             Os::Linux => Self::Linux,
             Os::MacOs => Self::MacOs26,
         }
     }
 
-    /// Whether it is the system of this host.
-    pub fn is_host(self) -> bool {
+    /// Whether a host with that system is one of these.
+    pub(super) fn is_on(self, os: Os) -> bool {
         match self {
-            Self::Linux => Os::host() == Os::Linux,
-            Self::MacOs15 | Self::MacOs26 => Os::host() == Os::MacOs,
+            Self::Linux => os == Os::Linux,
+            Self::MacOs15 | Self::MacOs26 => os == Os::MacOs,
         }
     }
 
