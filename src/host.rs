@@ -22,6 +22,8 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
+use crate::workspace::homebrew;
+
 /// An operating system ephemerd runs on. A parameter wherever a decision depends on it, so that both answers
 /// are tested on either system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +68,10 @@ pub struct Host {
     pub shared_places: Vec<Utf8PathBuf>,
     /// Where macOS keeps folders for temporary files and caches per account (confstr(3)).
     pub user_folders: Utf8PathBuf,
-    /// The Homebrew prefix of macOS.
+    /// Where Homebrew usually is on macOS (the default of its installer for Apple silicon).
     pub homebrew: Utf8PathBuf,
+    /// The folder of the prefixes that jobs have of their own on macOS, and of nothing else.
+    pub prefixes: Utf8PathBuf,
     /// How long to wait before a tool that was refused for no lasting reason is asked again.
     pub retry_pause: Duration,
     /// The tools of Linux.
@@ -141,6 +145,7 @@ impl Host {
             shared_places: Self::shared_places(Os::host()),
             user_folders: "/private/var/folders".into(),
             homebrew: "/opt/homebrew".into(),
+            prefixes: homebrew::PREFIXES.into(),
             retry_pause: Duration::from_millis(500),
             tools: Tools {
                 useradd: "/usr/sbin/useradd".into(),

@@ -13,7 +13,7 @@ use crate::host::mac::{self, MacError};
 use crate::host::{Host, Os, probe};
 use crate::job::Acquisition;
 use crate::job::ledger::{Ledger, LedgerError};
-use crate::job::plan::{MacHost, MacSlot, PlanError, Planner, Platform};
+use crate::job::plan::{MacHomebrew, MacHost, MacSlot, PlanError, Planner, Platform};
 use crate::job::run::{Pipeline, RunError};
 use crate::profile::sbpl::Release;
 use crate::sandbox::axes::{self, AxisReport};
@@ -192,25 +192,16 @@ fn mac_host(host: &Host, program: &Utf8Path, slots: &[Slot]) -> Result<MacHost, 
         .filter(|release| *release >= Release::MacOs14)
         .ok_or(StartError::Release { version })?;
     let developer_dir = mac::developer_dir(host)?;
-    let homebrew = host.homebrew.exists().then(|| host.homebrew.clone());
     let found = |slot: &Slot| {
         let user_folder = mac::user_folder(host, &slot.account)?;
-        let own_homebrew = homebrew
-            .is_some()
-            .then(|| workspace::homebrew::place_on_mac(slot.index));
-        Ok((
-            slot.index,
-            MacSlot {
-                user_folder,
-                own_homebrew,
-            },
-        ))
+        Ok((slot.index, MacSlot { user_folder }))
     };
     Ok(MacHost {
         release,
         program: program.to_owned(),
         developer_dir,
-        homebrew: homebrew.clone(),
+        homebrew: MacHomebrew::Usually(host.homebrew.clone()),
+        prefixes: host.prefixes.clone(),
         user_folders: host.user_folders.clone(),
         slots: slots.iter().map(found).collect::<Result<_, MacError>>()?,
     })

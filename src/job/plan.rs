@@ -20,7 +20,7 @@ use crate::slot::Slot;
 use crate::workspace::homebrew::{self, HomebrewError, HostBrew, Mode, Order, Place};
 use crate::workspace::{self, Workspace};
 
-pub use platform::{MacHost, MacSlot, Platform};
+pub use platform::{MacHomebrew, MacHost, MacSlot, Platform};
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -61,11 +61,13 @@ pub enum PlanError {
     Homebrew(#[from] HomebrewError),
     /// The host's Homebrew would show daemon state.
     #[error(
-        "Homebrew in `{prefix}` overlaps `host.data_dir`, which holds the daemon's state and other jobs\nhint: move `host.data_dir`"
+        "Homebrew in `{prefix}`, which jobs read and copy, overlaps the daemon's `{state}`\nhint: move `{state}`"
     )]
     HomebrewInState {
         /// Its prefix.
         prefix: Utf8PathBuf,
+        /// The data folder, the configuration or the socket.
+        state: Utf8PathBuf,
     },
     /// The profile did not render.
     #[error(transparent)]
@@ -165,25 +167,52 @@ impl Planner {
     }
 
     /// Homebrew of this host as jobs of `repo`'s configuration get it; `None` on a host without, where jobs get
-    /// none, and for another system than this host's.
+    /// none, and for a host that cannot be looked at.
     ///
     /// # Errors
     /// There is none where the configuration names it, or one of which no copy would work.
     fn homebrew(&self, repo: Option<&RepoConfig>) -> Result<Option<(Mode, HostBrew)>, PlanError> {
-        let (os, mode) = (self.platform.os(), self.homebrew_mode(repo));
-        if mode == Mode::None || os != Os::host() {
+        let mode = self.homebrew_mode(repo);
+        let (Some(usual), false) = (self.platform.usual_homebrew(), mode == Mode::None) else {
             return Ok(None);
-        }
+        };
         let named = self.config.native.homebrew_prefix.as_deref();
-        let Some(host) = HostBrew::locate(os, named)? else {
+        let Some(host) = HostBrew::locate(usual, named)? else {
             return Ok(None);
         };
         let prefix = host.prefix();
-        if prefix.starts_with(&self.data_dir) || self.data_dir.starts_with(prefix) {
+        let overlaps = |path: &Utf8Path| prefix.starts_with(path) || path.starts_with(prefix);
+        let state = [&self.data_dir]
+            .into_iter()
+            .chain(&self.daemon_files())
+            .find(|path| overlaps(path))
+            .cloned();
+        if let Some(state) = state {
             let prefix = prefix.to_owned();
-            return Err(PlanError::HomebrewInState { prefix });
+            return Err(PlanError::HomebrewInState { prefix, state });
         }
         Ok(Some((mode, host)))
+    }
+
+    /// The host's prefix as profiles show it: [`Planner::homebrew`]'s, or one that is supposed to be there.
+    fn homebrew_shown(&self, repo: Option<&RepoConfig>) -> Result<Option<(Mode, Utf8PathBuf)>, PlanError> {
+        let mode = self.homebrew_mode(repo);
+        match self.platform.supposed_homebrew() {
+            Some(_) if mode == Mode::None => Ok(None),
+            Some(supposed) => {
+                let named = self.config.native.homebrew_prefix.as_ref();
+                Ok(Some((mode, named.unwrap_or(supposed).clone())))
+            }
+            None => {
+                let found = self.homebrew(repo)?;
+                Ok(found.map(|(mode, host)| (mode, host.prefix().to_owned())))
+            }
+        }
+    }
+
+    /// Where jobs of slot `slot` have a Homebrew prefix of their own.
+    pub(super) fn prefix(&self, workspace: &Workspace, slot: u32) -> Place {
+        Place::of(self.platform.os(), self.platform.prefixes(), workspace, slot)
     }
 
     /// Renders the profile of a job of `repo`'s configuration in slot `slot` and evaluates the expectations on it.
@@ -204,16 +233,11 @@ impl Planner {
             extra_write.extend(repo.extra_write.clone());
         }
         let workspace = Workspace::new(&self.data_dir, job);
-        let homebrew = self.homebrew(repo)?.map(|(mode, host)| HomebrewInput {
-            host: Some(host.prefix().to_owned()),
-            own: (mode == Mode::Own).then(|| Place::of(self.platform.os(), &workspace, slot)),
+        let homebrew = self.homebrew_shown(repo)?.map(|(mode, host)| HomebrewInput {
+            host: Some(host),
+            own: (mode == Mode::Own).then(|| self.prefix(&workspace, slot)),
         });
-        let mut system = self.platform.system(slot).ok_or(PlanError::Slot(slot))?;
-        if let System::MacOs(places) = &mut system {
-            let mode = self.homebrew_mode(repo);
-            places.homebrew = places.homebrew.take().filter(|_| mode != Mode::None);
-            places.own_homebrew = places.own_homebrew.take().filter(|_| mode == Mode::Own);
-        }
+        let system = self.platform.system(slot).ok_or(PlanError::Slot(slot))?;
         let input = RenderInput {
             job: job.clone(),
             workspace: workspace.root(),
@@ -250,11 +274,15 @@ impl Planner {
         if let System::MacOs(mac) = &input.system {
             let other = mac.user_folder.with_file_name("sibling");
             let port = mac.protected_ports.first().copied();
+            let shown = input.homebrew.as_ref().and_then(|shown| shown.host.as_deref());
+            let host_homebrew = shown.unwrap_or(Utf8Path::new("/opt/homebrew"));
             places.extend([
                 ("program", mac.program.to_string()),
                 ("user_folder", mac.user_folder.to_string()),
                 ("sibling_user_folder", other.into_string()),
                 ("developer_dir", mac.developer_dir.to_string()),
+                ("host_homebrew", host_homebrew.to_string()),
+                ("sibling_homebrew", mac.prefixes.join("sibling").into_string()),
                 ("protected_port", port.unwrap_or_default().to_string()),
             ]);
         }
@@ -341,7 +369,7 @@ impl Planner {
         slot: u32,
     ) -> (BTreeMap<String, String>, Option<Order>) {
         let own = mode == Mode::Own;
-        let place = Place::of(self.platform.os(), workspace, slot);
+        let place = self.prefix(workspace, slot);
         let prefix = if own { &place.shown } else { host.prefix() };
         let env = homebrew::environment(self.platform.os(), workspace, mode, prefix);
         let order = own.then(|| Order {

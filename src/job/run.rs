@@ -23,7 +23,6 @@ use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
 use crate::workspace::Workspace;
-use crate::workspace::homebrew::Place;
 
 /// How often a running job's memory is measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -295,7 +294,7 @@ impl Drive<'_> {
         self.acquire(Acquisition::Workspace)?;
         if let Some(order) = &homebrew {
             let workspace = Workspace::new(pipeline.planner.data_dir(), self.id);
-            if !Place::of(pipeline.planner.os(), &workspace, order.slot).is_in(&workspace) {
+            if !pipeline.planner.prefix(&workspace, order.slot).is_in(&workspace) {
                 self.acquire(Acquisition::Homebrew { slot: order.slot })?;
             }
         }

@@ -54,9 +54,11 @@ impl Scrub<'_> {
                     domain::end(self.host, account).and_then(|()| end_processes(None, Some(account.uid)))
                 }
                 Acquisition::Profile => workspace::remove_profile(self.workspace).map_err(io::Error::other),
-                Acquisition::Homebrew { slot } => Place::of(self.host.os, self.workspace, *slot)
-                    .remove()
-                    .map_err(io::Error::other),
+                Acquisition::Homebrew { slot } => {
+                    Place::of(self.host.os, &self.host.prefixes, self.workspace, *slot)
+                        .remove()
+                        .map_err(io::Error::other)
+                }
                 Acquisition::Workspace if self.keep => {
                     workspace::keep(self.workspace).map_err(io::Error::other)
                 }

@@ -205,7 +205,7 @@ impl Warden {
     /// Makes a job's own Homebrew prefix. It is made in the job's folder or in the slot's place, where nothing of
     /// the job's runs yet.
     fn make_homebrew(&self, workspace: &Workspace, order: &Order, owner: (u32, u32)) -> Reply {
-        let place = Place::of(self.host.os, workspace, order.slot);
+        let place = Place::of(self.host.os, &self.host.prefixes, workspace, order.slot);
         let made = place.make_room(workspace).and_then(|()| {
             let host = HostBrew::at(&order.host)?;
             Shelf::new(&self.data_dir).serve(&host, order.layout, &place.real, owner)

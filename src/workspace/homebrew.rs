@@ -152,22 +152,14 @@ impl HostBrew {
         })
     }
 
-    /// Homebrew of this host: that in the prefix `configured`, which must be there, or the first found where it
-    /// usually is; `None` on a host without.
+    /// Homebrew of this host: that in the prefix `configured`, which must be there, or the one where it is `usual`;
+    /// `None` on a host without.
     ///
     /// # Errors
     ///
     /// As [`HostBrew::at`].
-    pub fn locate(os: Os, configured: Option<&Utf8Path>) -> Result<Option<Self>, HomebrewError> {
-        // The defaults of Homebrew's installer.
-        let usual: &[&str] = match os {
-            Os::MacOs => &["/opt/homebrew", "/usr/local"],
-            Os::Linux => &["/home/linuxbrew/.linuxbrew"],
-        };
-        let found = || {
-            let mut places = usual.iter().map(Utf8Path::new);
-            places.find(|prefix| prefix.join("bin/brew").is_file())
-        };
+    pub fn locate(usual: &Utf8Path, configured: Option<&Utf8Path>) -> Result<Option<Self>, HomebrewError> {
+        let found = || usual.join("bin/brew").is_file().then_some(usual);
         configured.or_else(found).map(Self::at).transpose()
     }
 
@@ -187,12 +179,7 @@ pub struct Place {
 }
 
 /// The folder of all jobs' prefixes on macOS, where a job sees files where they lie.
-pub const ROOT: &str = "/opt/eph";
-
-/// Where jobs of slot `slot` have their prefix on macOS.
-pub fn place_on_mac(slot: u32) -> Utf8PathBuf {
-    Utf8Path::new(ROOT).join(slot.to_string())
-}
+pub const PREFIXES: &str = "/opt/eph";
 
 impl Place {
     /// The place of a job's prefix, for a job of slot `slot`.
@@ -201,15 +188,16 @@ impl Place {
     /// Apple silicon, `/opt/homebrew`); not a link, because `brew` resolves where it lies; and not below
     /// `TMPDIR`, which `brew` refuses. On Linux it lies in the workspace and is shown at one place for every
     /// job, in a folder that every posture hides otherwise, so that nothing has to exist there on the host. On
-    /// macOS there is no showing, so each slot has a real folder.
-    pub fn of(os: Os, workspace: &Workspace, slot: u32) -> Self {
+    /// macOS there is no showing, so each slot has a real folder in `prefixes`, which is [`PREFIXES`] but on a Mac
+    /// made of stand-ins.
+    pub fn of(os: Os, prefixes: &Utf8Path, workspace: &Workspace, slot: u32) -> Self {
         match os {
             Os::Linux => Self {
                 shown: "/var/eph/brew".into(),
                 real: workspace.root().join("homebrew"),
             },
             Os::MacOs => {
-                let path = place_on_mac(slot);
+                let path = prefixes.join(slot.to_string());
                 Self {
                     shown: path.clone(),
                     real: path,
@@ -260,6 +248,9 @@ pub struct Order {
     /// The job's slot.
     pub slot: u32,
 }
+
+/// Where Homebrew usually is on Linux (the default of its installer).
+pub const LINUXBREW: &str = "/home/linuxbrew/.linuxbrew";
 
 /// Variables that make `brew` do nothing a job did not ask for.
 const QUIET: [&str; 7] = [
@@ -353,7 +344,7 @@ mod tests {
         let workspace = workspace();
         for os in [Os::Linux, Os::MacOs] {
             for slot in [1, 64] {
-                let place = Place::of(os, &workspace, slot);
+                let place = Place::of(os, PREFIXES.into(), &workspace, slot);
                 assert!(
                     place.shown.as_str().len() <= "/opt/homebrew".len(),
                     "{}",
@@ -397,7 +388,7 @@ mod tests {
     #[test]
     fn finds_nothing_on_a_host_without_and_insists_on_what_is_named() {
         let missing = Utf8Path::new("/nonexistent/brew");
-        let error = HostBrew::locate(Os::Linux, Some(missing)).unwrap_err();
+        let error = HostBrew::locate(LINUXBREW.into(), Some(missing)).unwrap_err();
         assert!(matches!(error, HomebrewError::NotThere { .. }), "{error}");
     }
 }

@@ -13,6 +13,9 @@
 )]
 
 mod accounts;
+mod brew;
+#[path = "../fakes/homebrew.rs"]
+mod fake;
 mod job;
 mod refused;
 mod shims;

@@ -212,6 +212,7 @@ fn host(top: &Utf8Path) -> Host {
         shared_places: vec![top.join("shared")],
         user_folders: top.join("folders"),
         homebrew: top.join("homebrew"),
+        prefixes: top.join("prefixes"),
         retry_pause: Duration::ZERO,
         mac: MacTools {
             chmod: tool("chmod"),

@@ -7,7 +7,7 @@ use ephemerd::profile::sbpl::Release;
 use ephemerd::profile::{Posture, sbpl::Ruleset};
 use proptest::prelude::*;
 
-use crate::subject::{POSTURES, mac, path, rendered, try_rendered};
+use crate::subject::{POSTURES, homebrew, mac, path, rendered, try_rendered};
 
 fn texts(ruleset: &Ruleset) -> Vec<String> {
     ruleset.rules.iter().map(ToString::to_string).collect()
@@ -187,18 +187,17 @@ fn refuses_places_that_cannot_be_kept_apart_from_those_of_others() {
     };
     refused(|mac| mac.user_folder = path("/private/var/folders"));
     refused(|mac| mac.user_folder = path("/Users/builder"));
-    refused(|mac| mac.own_homebrew = Some(path("/eph1")));
-    refused(|mac| mac.own_homebrew = Some(path("/opt/eph1")));
+    refused(|mac| mac.prefixes = path("/"));
+    refused(|mac| mac.prefixes = path("/opt"));
 }
 
 #[test]
 fn a_prefix_inside_the_workspace_needs_no_rule_of_its_own() {
     let subject = rendered(Posture::Strict, |input| {
-        let own = input.workspace.join("homebrew");
-        mac(input).own_homebrew = Some(own);
+        input.homebrew = Some(homebrew(input.workspace.join("homebrew").as_str()));
         input.network = Network::Host;
     });
-    assert!(!subject.text.contains("/opt/eph"));
+    assert!(!subject.text.contains("/opt/eph/1"));
     assert!(subject.allows(
         "file-write-data",
         "/private/var/lib/ephemerd/native/aaaaaaaaaaa/homebrew/bin/x"
@@ -208,8 +207,27 @@ fn a_prefix_inside_the_workspace_needs_no_rule_of_its_own() {
 #[test]
 fn without_homebrew_its_prefix_is_not_readable_in_strict() {
     let subject = rendered(Posture::Strict, |input| {
-        mac(input).homebrew = None;
-        mac(input).own_homebrew = None;
+        input.homebrew = None;
     });
     assert!(!subject.allows("file-read-data", "/opt/homebrew/bin/brew"));
+}
+
+#[test]
+fn prefixes_of_others_stay_closed_whether_a_job_has_one_or_not() {
+    for posture in POSTURES {
+        for own in [None, Some(homebrew("/opt/eph/1"))] {
+            let subject = rendered(posture, |input| input.homebrew.clone_from(&own));
+            for operation in ["file-read-data", "file-write-data"] {
+                assert!(
+                    !subject.allows(operation, "/opt/eph/2/bin/brew"),
+                    "{posture} {own:?}"
+                );
+                assert_eq!(subject.allows(operation, "/opt/eph/1/bin/brew"), own.is_some());
+            }
+            assert!(
+                !subject.allows("file-write-unlink", "/opt/eph"),
+                "{posture} {own:?}"
+            );
+        }
+    }
 }

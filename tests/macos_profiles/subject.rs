@@ -7,9 +7,12 @@ use ephemerd::profile::decide::{Operation, Verdict, macos};
 use ephemerd::profile::expect::Places;
 use ephemerd::profile::policy::Network;
 use ephemerd::profile::render::macos::PROTECTED_PORTS;
-use ephemerd::profile::render::{RenderError, RenderInput, Rendered, Renderer, System, macos::Places as Mac};
+use ephemerd::profile::render::{
+    HomebrewInput, RenderError, RenderInput, Rendered, Renderer, System, macos::Places as Mac,
+};
 use ephemerd::profile::sbpl::{Release, Ruleset, Semantics};
 use ephemerd::profile::{Posture, Rules};
+use ephemerd::workspace::homebrew::Place;
 
 /// Both postures.
 pub(crate) const POSTURES: [Posture; 2] = [Posture::Strict, Posture::Standard];
@@ -28,7 +31,7 @@ pub(crate) fn input(release: Release) -> RenderInput {
         daemon_files: vec!["/private/etc/ephemerd/ephemerd.toml".into()],
         extra_read: vec![],
         extra_write: vec![],
-        homebrew: None,
+        homebrew: Some(homebrew("/opt/eph/1")),
         network: Network::None,
         system: System::MacOs(Mac {
             release,
@@ -36,9 +39,19 @@ pub(crate) fn input(release: Release) -> RenderInput {
             user_folders: "/private/var/folders".into(),
             user_folder: "/private/var/folders/zz/one".into(),
             developer_dir: "/Applications/Xcode.app/Contents/Developer".into(),
-            homebrew: Some("/opt/homebrew".into()),
-            own_homebrew: Some("/opt/eph/1".into()),
+            prefixes: "/opt/eph".into(),
             protected_ports: PROTECTED_PORTS.to_vec(),
+        }),
+    }
+}
+
+/// Homebrew of the host, and the job's own in `own`.
+pub(crate) fn homebrew(own: &str) -> HomebrewInput {
+    HomebrewInput {
+        host: Some("/opt/homebrew".into()),
+        own: Some(Place {
+            shown: own.into(),
+            real: own.into(),
         }),
     }
 }
@@ -57,6 +70,8 @@ pub(crate) fn places() -> Places {
             "developer_dir",
             "/Applications/Xcode.app/Contents/Developer".into(),
         ),
+        ("host_homebrew", "/opt/homebrew".into()),
+        ("sibling_homebrew", "/opt/eph/2".into()),
         ("protected_port", "22".into()),
     ])
 }

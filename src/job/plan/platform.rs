@@ -8,7 +8,7 @@ use crate::host::Os;
 use crate::profile::render::System;
 use crate::profile::render::macos::{PROTECTED_PORTS, Places, resolved_spelling};
 use crate::profile::sbpl::Release;
-use crate::workspace::{self, Workspace};
+use crate::workspace::{self, Workspace, homebrew};
 
 /// Where developer tools are on a Mac without Xcode, once they are installed.
 const COMMAND_LINE_TOOLS: &str = "/Library/Developer/CommandLineTools";
@@ -31,8 +31,10 @@ pub struct MacHost {
     pub program: Utf8PathBuf,
     /// What `xcode-select -p` says; `None` when nothing is selected.
     pub developer_dir: Option<Utf8PathBuf>,
-    /// The Homebrew prefix, if there is one that jobs may use.
-    pub homebrew: Option<Utf8PathBuf>,
+    /// Its Homebrew.
+    pub homebrew: MacHomebrew,
+    /// The folder of the prefixes that jobs have of their own.
+    pub prefixes: Utf8PathBuf,
     /// Where macOS keeps the folders of accounts: `/private/var/folders`.
     pub user_folders: Utf8PathBuf,
     /// What each slot has, by the slot's number.
@@ -44,8 +46,15 @@ pub struct MacHost {
 pub struct MacSlot {
     /// The account's folder in `/private/var/folders`, the one above `T` and `C`.
     pub user_folder: Utf8PathBuf,
-    /// The Homebrew prefix of the slot's jobs, if they have one of their own.
-    pub own_homebrew: Option<Utf8PathBuf>,
+}
+
+/// Homebrew of a Mac.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MacHomebrew {
+    /// Taken to be here, for a Mac that cannot be looked at.
+    Supposed(Utf8PathBuf),
+    /// Looked for here, unless the configuration names another place.
+    Usually(Utf8PathBuf),
 }
 
 impl MacHost {
@@ -54,13 +63,13 @@ impl MacHost {
     pub fn example(release: Release, slots: u32, account: &str) -> Self {
         let slot = |number: u32| MacSlot {
             user_folder: format!("/private/var/folders/zz/{account}{number}").into(),
-            own_homebrew: Some(format!("/opt/eph/{number}").into()),
         };
         Self {
             release,
             program: "/usr/local/bin/ephemerd".into(),
             developer_dir: Some("/Applications/Xcode.app/Contents/Developer".into()),
-            homebrew: Some("/opt/homebrew".into()),
+            homebrew: MacHomebrew::Supposed("/opt/homebrew".into()),
+            prefixes: homebrew::PREFIXES.into(),
             user_folders: "/private/var/folders".into(),
             slots: (1..=slots).map(|number| (number, slot(number))).collect(),
         }
@@ -73,6 +82,36 @@ impl Platform {
         match self {
             Self::Linux => Os::Linux,
             Self::MacOs(_) => Os::MacOs,
+        }
+    }
+
+    /// Where Homebrew is looked for; `None` for a host that is not this one.
+    pub(super) fn usual_homebrew(&self) -> Option<&Utf8Path> {
+        match self {
+            Self::Linux => (Os::host() == Os::Linux).then(|| Utf8Path::new(homebrew::LINUXBREW)),
+            Self::MacOs(host) => match &host.homebrew {
+                MacHomebrew::Usually(prefix) => Some(prefix),
+                MacHomebrew::Supposed(_) => None,
+            },
+        }
+    }
+
+    /// Where Homebrew is supposed to be on a host that cannot be looked at.
+    pub(super) fn supposed_homebrew(&self) -> Option<&Utf8PathBuf> {
+        match self {
+            Self::MacOs(MacHost {
+                homebrew: MacHomebrew::Supposed(prefix),
+                ..
+            }) => Some(prefix),
+            Self::MacOs(_) | Self::Linux => None,
+        }
+    }
+
+    /// The folder of jobs' prefixes on macOS.
+    pub(super) fn prefixes(&self) -> &Utf8Path {
+        match self {
+            Self::Linux => homebrew::PREFIXES.into(),
+            Self::MacOs(host) => &host.prefixes,
         }
     }
 
@@ -92,8 +131,7 @@ impl Platform {
                 .developer_dir
                 .clone()
                 .unwrap_or_else(|| COMMAND_LINE_TOOLS.into()),
-            homebrew: host.homebrew.clone(),
-            own_homebrew: found.own_homebrew.clone(),
+            prefixes: host.prefixes.clone(),
             protected_ports: PROTECTED_PORTS.to_vec(),
         }))
     }

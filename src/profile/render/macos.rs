@@ -89,10 +89,8 @@ pub struct Places {
     pub user_folder: Utf8PathBuf,
     /// What `xcode-select -p` says.
     pub developer_dir: Utf8PathBuf,
-    /// The host's Homebrew prefix, if jobs may use it.
-    pub homebrew: Option<Utf8PathBuf>,
-    /// The job's own Homebrew prefix, if it has one.
-    pub own_homebrew: Option<Utf8PathBuf>,
+    /// The folder of the Homebrew prefixes that jobs have of their own, closed whether this job has one or not.
+    pub prefixes: Utf8PathBuf,
     /// Ports of the machine itself that the job must not reach.
     pub protected_ports: Vec<u16>,
 }
@@ -176,18 +174,19 @@ impl Values {
                 hint: "it is the one above what `getconf DARWIN_USER_TEMP_DIR` says, in /private/var/folders",
             });
         }
-        let homebrew = places.homebrew.as_deref().map(admitted).transpose()?;
-        let own_homebrew = places.own_homebrew.as_deref().map(admitted).transpose()?;
+        let shown = input.homebrew.as_ref();
+        let host = shown.and_then(|shown| shown.host.as_deref());
+        let homebrew = host.map(admitted).transpose()?;
+        let own_homebrew = shown.and_then(|shown| shown.own.as_ref());
+        let own_homebrew = own_homebrew.map(|place| admitted(&place.shown)).transpose()?;
+        let prefixes = closed(admitted(&places.prefixes)?, homebrew.as_deref())?;
         let developer_root = developer_root(&admitted(&places.developer_dir)?);
         let program = admitted(&places.program)?;
         let grants = grants(input)?;
 
         let mut own = vec![workspace.clone(), user_folder.join("T")];
-        let mut folders = vec![data_dir, user_folders];
-        if let Some(prefix) = own_homebrew.filter(|prefix| !prefix.starts_with(&workspace)) {
-            folders.push(siblings_of(&prefix, homebrew.as_deref())?);
-            own.push(prefix);
-        }
+        let mut folders = vec![data_dir, user_folders, prefixes];
+        own.extend(own_homebrew.filter(|prefix| !prefix.starts_with(&workspace)));
         for file in &input.daemon_files {
             folders.push(admitted(file)?);
         }
@@ -312,17 +311,16 @@ fn above(path: &Utf8Path) -> impl Iterator<Item = Utf8PathBuf> {
     folders.map(Utf8Path::to_owned)
 }
 
-/// The folder that holds the job's own Homebrew prefix and those of other jobs.
-fn siblings_of(prefix: &Utf8Path, host: Option<&Utf8Path>) -> Result<Utf8PathBuf, RenderError> {
-    let folder = prefix.parent().unwrap_or(prefix);
-    if above(folder).next().is_none() || host.is_some_and(|host| host.starts_with(folder)) {
+/// The folder of jobs' prefixes, if closing it closes nothing else.
+fn closed(prefixes: Utf8PathBuf, host: Option<&Utf8Path>) -> Result<Utf8PathBuf, RenderError> {
+    if above(&prefixes).next().is_none() || host.is_some_and(|host| host.starts_with(&prefixes)) {
         return Err(RenderError::Path {
-            path: prefix.to_owned(),
-            what: "does not lie in a folder for the prefixes of jobs alone",
-            hint: "use a folder of its own, such as /opt/eph/1",
+            path: prefixes,
+            what: "is no folder for the prefixes of jobs alone",
+            hint: "use a folder of its own, such as /opt/eph",
         });
     }
-    Ok(folder.to_owned())
+    Ok(prefixes)
 }
 
 /// The application that holds the developer folder, or the folder itself: Xcode's own frameworks lie beside it.
