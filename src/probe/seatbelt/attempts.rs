@@ -17,6 +17,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use super::{Outside, Refusal};
+use crate::host::Os;
 
 type Outcome = Result<(), Refusal>;
 
@@ -118,7 +119,7 @@ fn tool(program: &str, args: &[&str]) -> Result<String, Refusal> {
 
 /// `ps -E` shows the environment of processes it may read (ps(1) of macOS), by sysctl `kern.procargs2`.
 pub(super) fn environment_of_sibling(outside: &Outside) -> Outcome {
-    if !cfg!(target_os = "macos") {
+    if Os::host() != Os::MacOs {
         return Err(Refusal::Nothing(
             "only ps(1) of macOS shows environments this way",
         ));
