@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Format;
-use crate::profile::lint::{Finding, lint};
+use crate::profile::lint::{Finding, OLDEST, lint};
 use crate::profile::sbpl::{
     Imports, Place, Problem, Problems, Release, Semantics, Settings, check_syntax, compile, read_file,
 };
@@ -22,9 +22,10 @@ pub struct LintArgs {
     /// Only check that the text is well formed, without running it.
     #[arg(long)]
     syntax_only: bool,
-    /// The release of macOS that the profile is for, as macos-15.
-    #[arg(long, value_name = "OS", default_value_t = Release::NEWEST)]
-    os: Release,
+    /// The release of macOS that the profile is for, as macos-15; without one it is read as for the newest, and has
+    /// to work on macos-15 as well.
+    #[arg(long, value_name = "OS")]
+    os: Option<Release>,
     /// A folder with profiles to import, in order; without one imports are skipped.
     #[arg(long, value_name = "DIR")]
     import_dir: Vec<Utf8PathBuf>,
@@ -76,7 +77,7 @@ pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
 /// What is printed, and the exit code.
 fn answer(args: &LintArgs) -> anyhow::Result<(String, u8)> {
     let settings = Settings {
-        release: args.os,
+        release: args.os.unwrap_or(Release::NEWEST),
         params: args.define.iter().cloned().collect::<BTreeMap<_, _>>(),
         imports: if args.import_dir.is_empty() {
             Imports::Skipped
@@ -87,7 +88,7 @@ fn answer(args: &LintArgs) -> anyhow::Result<(String, u8)> {
     let files: Vec<Linted> = args
         .files
         .iter()
-        .map(|file| linted(file.clone(), args.syntax_only, &settings))
+        .map(|file| linted(file.clone(), args, &settings))
         .collect();
     let code = if files.iter().any(|linted| !linted.problems.is_empty()) {
         2
@@ -104,11 +105,12 @@ fn answer(args: &LintArgs) -> anyhow::Result<(String, u8)> {
     Ok((text, code))
 }
 
-fn linted(file: Utf8PathBuf, syntax_only: bool, settings: &Settings) -> Linted {
+fn linted(file: Utf8PathBuf, args: &LintArgs, settings: &Settings) -> Linted {
+    let oldest = args.os.unwrap_or(OLDEST);
     let found = match read_file(&file) {
-        Ok(text) if syntax_only => check_syntax(file.as_str(), &text).map(|_| Vec::new()),
+        Ok(text) if args.syntax_only => check_syntax(file.as_str(), &text).map(|_| Vec::new()),
         Ok(text) => compile(file.as_str(), &text, settings)
-            .map(|ruleset| lint(&ruleset, &Semantics::of(settings.release))),
+            .map(|ruleset| lint(&ruleset, &Semantics::of(settings.release), oldest)),
         Err(error) => Err(Problems(vec![Problem {
             at: Place {
                 file: file.as_str().into(),

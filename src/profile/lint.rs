@@ -23,7 +23,7 @@ use super::sbpl::filter::{Filter, Pattern, Test};
 use super::sbpl::vocabulary::{OperationId, Shape};
 use super::sbpl::{Place, Release, Rule, Ruleset, Semantics, Target};
 
-/// The oldest release that profiles have to work on.
+/// The oldest release that profiles have to work on, unless somebody says otherwise.
 pub const OLDEST: Release = Release::MacOs15;
 
 /// Most decisions that one lint asks for; a profile that would need more is linted as far as that.
@@ -55,9 +55,10 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that the lints find, in the order of the text.
-pub fn lint(ruleset: &Ruleset, semantics: &Semantics) -> Vec<Finding> {
-    let profile = Profile::new(ruleset, semantics);
+/// Everything that the lints find in a profile that has to work from the release `oldest` on, in the order of the
+/// text.
+pub fn lint(ruleset: &Ruleset, semantics: &Semantics, oldest: Release) -> Vec<Finding> {
+    let profile = Profile::new(ruleset, semantics, oldest);
     let mut findings = Vec::new();
     order::lint(&profile, &mut findings);
     paths::lint(&profile, &mut findings);
@@ -74,12 +75,13 @@ pub fn lint(ruleset: &Ruleset, semantics: &Semantics) -> Vec<Finding> {
 struct Profile<'a> {
     ruleset: &'a Ruleset,
     semantics: &'a Semantics,
+    oldest: Release,
     /// By operation, everything below it.
     below: BTreeMap<OperationId, Vec<OperationId>>,
 }
 
 impl<'a> Profile<'a> {
-    fn new(ruleset: &'a Ruleset, semantics: &'a Semantics) -> Self {
+    fn new(ruleset: &'a Ruleset, semantics: &'a Semantics, oldest: Release) -> Self {
         let mut below: BTreeMap<OperationId, Vec<OperationId>> = BTreeMap::new();
         for (id, _) in ruleset.vocabulary.operations() {
             for ancestor in ruleset.ancestors(id).skip(1) {
@@ -89,6 +91,7 @@ impl<'a> Profile<'a> {
         Self {
             ruleset,
             semantics,
+            oldest,
             below,
         }
     }

@@ -24,6 +24,7 @@ codes! {
     SHADOWED "SB103" "rule for a family that a rule for a member goes before",
     MIXED_FILTERS "SB104" "filters that look like \"and\" and are \"or\"",
     DEAD "SB105" "rule that never decides",
+    MISPLACED "SB106" "filter for something that an operation does not have",
     UNRESOLVED "SB201" "path through a link",
     RELATIVE "SB202" "path that is not absolute",
     DOTS "SB203" "path that is not in its plain form",
@@ -45,4 +46,5 @@ codes! {
     SKIPPED_IMPORT "SB506" "import that was not followed",
     UNTAGGED "SB507" "deny without the message that others have",
     NO_EFFECT "SB508" "modifier without effect",
+    LATER_VERSION "SB509" "version of the language whose own rules are not known",
 }

@@ -4,8 +4,10 @@ use super::super::sbpl::Rule;
 use super::super::sbpl::decide::Verdict;
 use super::super::sbpl::filter::{Filter, Test};
 use super::super::sbpl::vocabulary::Vocabulary;
-use super::codes::{DROPPED, NO_EFFECT, NOT_ASCII, SKIPPED_IMPORT, TEMPLATE, TOO_LONG, TOO_NEW, UNTAGGED};
-use super::{Finding, OLDEST, Profile, about, texts};
+use super::codes::{
+    DROPPED, LATER_VERSION, NO_EFFECT, NOT_ASCII, SKIPPED_IMPORT, TEMPLATE, TOO_LONG, TOO_NEW, UNTAGGED,
+};
+use super::{Finding, Profile, about, texts};
 
 /// Length of a rule in bytes from which it is near the kernel's limit of 65535; the compiled form is longer than
 /// the text by an amount that is not known.
@@ -26,7 +28,8 @@ pub(super) fn lint(profile: &Profile<'_>, findings: &mut Vec<Finding>) {
             hint: "name the folder that has it with --import-dir".to_owned(),
         });
     }
-    let oldest = Vocabulary::of(OLDEST.min(profile.ruleset.vocabulary.release()));
+    findings.extend(later_version(profile));
+    let oldest = Vocabulary::of(profile.oldest.min(profile.ruleset.vocabulary.release()));
     for (_, rule) in profile.rules() {
         if let Some(name) = rule.dropped.first() {
             findings.push(about(
@@ -45,6 +48,19 @@ pub(super) fn lint(profile: &Profile<'_>, findings: &mut Vec<Finding>) {
     }
     too_long(profile, findings);
     untagged(profile, findings);
+}
+
+fn later_version(profile: &Profile<'_>) -> Option<Finding> {
+    let version = profile.ruleset.version;
+    let first = profile.ruleset.rules.first().filter(|_| version > 1)?;
+    Some(about(
+        first,
+        LATER_VERSION,
+        format!(
+            "a profile of version {version} is decided as one of version 1; a Mac may allow less by itself"
+        ),
+        "ask a Mac about what no rule names, or write (version 1)",
+    ))
 }
 
 fn too_new(rule: &Rule, oldest: &Vocabulary) -> Option<Finding> {

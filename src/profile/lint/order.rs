@@ -6,7 +6,7 @@ use super::super::sbpl::decide::{Decider, Verdict};
 use super::super::sbpl::filter::{Filter, Test};
 use super::super::sbpl::vocabulary::{OperationId, Shape};
 use super::super::sbpl::{Rule, Target};
-use super::codes::{DEAD, MIXED_FILTERS, OWN_DEFAULT, SHADOWED, UNFILTERED_LAST};
+use super::codes::{DEAD, MISPLACED, MIXED_FILTERS, OWN_DEFAULT, SHADOWED, UNFILTERED_LAST};
 use super::{FRESH, Finding, Profile, QUESTIONS_MAX, about, alternatives, place_of};
 
 /// Operations that are allowed by themselves and give something away, each with an operation and a process to
@@ -36,6 +36,24 @@ pub(super) fn lint(profile: &Profile<'_>, findings: &mut Vec<Finding>) {
     findings.extend(profile.rules().filter_map(|(_, rule)| mixed(rule)));
     overwritten(profile, findings);
     findings.extend(profile.rules().filter_map(|(_, rule)| impossible(rule)));
+    misplaced(profile, findings);
+}
+
+/// Filters that never match for one of their rule's operations, of each rule the first.
+fn misplaced(profile: &Profile<'_>, findings: &mut Vec<Finding>) {
+    let mut last = None;
+    for (rule, test, operation) in profile.ruleset.misplaced() {
+        if last.replace(&rule.at) == Some(&rule.at) {
+            continue;
+        }
+        let message = format!("`{test}` never matches for `{operation}`, which has nothing that it asks for");
+        findings.push(about(
+            rule,
+            MISPLACED,
+            message,
+            "write a rule of its own for this operation, or leave it out",
+        ));
+    }
 }
 
 fn own_default(profile: &Profile<'_>) -> Option<Finding> {

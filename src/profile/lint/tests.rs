@@ -11,7 +11,7 @@ fn findings_with(text: &str, semantics: &Semantics) -> Vec<Finding> {
     settings.imports = crate::profile::sbpl::Imports::Skipped;
     let ruleset =
         compile("t.sb", text.as_bytes(), &settings).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    lint(&ruleset, semantics)
+    lint(&ruleset, semantics, OLDEST)
 }
 
 const fn semantics_release() -> Release {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ephemerd::profile::decide::Verdict;
-use ephemerd::profile::lint::{codes, lint};
+use ephemerd::profile::lint::{OLDEST, codes, lint};
 use ephemerd::profile::sbpl::vocabulary::Vocabulary;
 use ephemerd::profile::sbpl::{
     Imports, Problems, Release, Rule, Ruleset, Semantics, Settings, Target, check_syntax, compile,
@@ -61,7 +61,7 @@ pub(crate) fn holds(text: &[u8]) {
                     "compiles without being well formed"
                 );
                 same_when_printed(&ruleset, settings);
-                let findings = lint(&ruleset, &Semantics::of(settings.release));
+                let findings = lint(&ruleset, &Semantics::of(settings.release), OLDEST);
                 let known = |code| codes::ALL.iter().any(|known| known.id == code);
                 assert!(findings.iter().all(|finding| known(finding.code)));
             }
