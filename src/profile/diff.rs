@@ -47,7 +47,7 @@ pub struct Difference {
     pub operations: Vec<String>,
     /// A target for which they do.
     pub witness: String,
-    /// How many of the targets that were tried differ in this way.
+    /// How many of the targets that were tried differ in this way, each of another kind for the rules.
     pub count: usize,
     /// What the one says.
     pub left: Side,
@@ -68,11 +68,12 @@ pub struct Side {
 
 /// Everything that `left` and `right`, compiled for the same release, answer differently, by operation and rule.
 pub fn diff(left: &Ruleset, right: &Ruleset, semantics: &Semantics) -> Comparison {
+    let paths = witness::Paths::of([left, right], semantics);
     let mut cut = Vec::new();
     let mut found: BTreeMap<(Decider, Decider), Difference> = BTreeMap::new();
     let mut order = Vec::new();
     for group in groups(left, right) {
-        let tried = witness::of(&[(left, group.left), (right, group.right)]);
+        let tried = witness::of(&[(left, group.left), (right, group.right)], &paths);
         if tried.cut {
             cut.extend(group.names.iter().cloned());
         }

@@ -6,7 +6,7 @@ use super::sample::samples;
 use crate::profile::sbpl::filter::{Filter, Pattern, Test};
 use crate::profile::sbpl::target::{End, Host, Target, Transport};
 use crate::profile::sbpl::vocabulary::{OperationId, Shape};
-use crate::profile::sbpl::{Ruleset, regex_of};
+use crate::profile::sbpl::{Ruleset, Semantics, regex_of};
 
 /// A name that no profile has.
 const FRESH: &str = "~";
@@ -14,7 +14,7 @@ const FRESH: &str = "~";
 /// A port that stands for all that no rule names.
 const FRESH_PORT: u16 = 54_321;
 
-/// Most targets for one group of operations.
+/// Most paths, and most targets for one group of operations.
 const TARGETS_MAX: usize = 60_000;
 
 /// Processes by their relation, as [`Target::process`] takes them.
@@ -40,12 +40,20 @@ pub(super) struct Witness {
     pub(super) shown: String,
 }
 
+/// Paths on both sides of every boundary that the rules of two rulesets draw.
+#[derive(Default)]
+pub(super) struct Paths {
+    /// One for each way to answer all tests that rules have for paths.
+    distinct: BTreeSet<String>,
+    /// Whether there is more that was left out.
+    cut: bool,
+}
+
 /// What the rules ask about a target.
 #[derive(Default)]
 struct Asked {
-    paths: BTreeSet<String>,
-    /// Ends of expressions that may follow any folder.
-    floating: BTreeSet<String>,
+    /// Whether they ask for its path.
+    path: bool,
     texts: BTreeSet<(&'static str, String)>,
     numbers: BTreeSet<(&'static str, i64, String)>,
     ports: BTreeSet<u16>,
@@ -55,7 +63,8 @@ struct Asked {
 }
 
 /// The targets that tell apart everything which the rules of these rulesets for these operations tell apart.
-pub(super) fn of(sides: &[(&Ruleset, OperationId); 2]) -> Tried {
+/// `paths` are those of both.
+pub(super) fn of(sides: &[(&Ruleset, OperationId); 2], paths: &Paths) -> Tried {
     let mut asked = Asked::default();
     let mut near = false;
     for (ruleset, operation) in sides {
@@ -67,14 +76,68 @@ pub(super) fn of(sides: &[(&Ruleset, OperationId); 2]) -> Tried {
             }
         }
     }
-    asked.multiplied(asked.subjects(near))
+    let mut tried = asked.multiplied(asked.subjects(near, paths));
+    tried.cut |= asked.path && paths.cut;
+    tried
+}
+
+impl Paths {
+    /// Those of both rulesets. Of paths that no test tells apart, the first is enough for every operation.
+    pub(super) fn of(rulesets: [&Ruleset; 2], semantics: &Semantics) -> Self {
+        let rules = rulesets.iter().flat_map(|ruleset| &ruleset.rules);
+        let tests = rules.flat_map(|rule| &rule.filters).flat_map(Filter::tests);
+        let patterns: BTreeMap<(Shape, &str), &Pattern> = tests
+            .filter_map(|test| match test {
+                Test::Path(pattern) => Some(((pattern.shape, &*pattern.text), pattern)),
+                _ => None,
+            })
+            .collect();
+
+        let mut paths = BTreeSet::from([format!("/{FRESH}")]);
+        // Ends of expressions that may follow any folder.
+        let mut floating = BTreeSet::new();
+        for pattern in patterns.values() {
+            let texts = boundary(pattern, "/");
+            if pattern.shape == Shape::Regex && !pattern.text.starts_with('^') {
+                floating.extend(texts.iter().map(|end| end.trim_start_matches('/').to_owned()));
+            }
+            let (whole, ends) = texts
+                .into_iter()
+                .partition::<Vec<_>, _>(|text| text.starts_with('/'));
+            paths.extend(whole);
+            floating.extend(ends);
+        }
+        let folders: Vec<String> = paths
+            .iter()
+            .filter_map(|path| path.strip_suffix(FRESH).filter(|folder| folder.ends_with('/')))
+            .map(str::to_owned)
+            .collect();
+        let ends = floating
+            .iter()
+            .flat_map(|end| folders.iter().map(move |folder| format!("{folder}{end}")));
+        let cut = paths.len() + folders.len() * floating.len() > TARGETS_MAX;
+        let all = paths.iter().cloned().chain(ends).take(TARGETS_MAX);
+
+        let mut known = BTreeSet::new();
+        let distinct = all
+            .filter(|path| {
+                let target = Target::file(path);
+                let answers: Vec<bool> = patterns
+                    .values()
+                    .map(|pattern| pattern.matches_path(&target, semantics))
+                    .collect();
+                known.insert(answers)
+            })
+            .collect();
+        Self { distinct, cut }
+    }
 }
 
 impl Asked {
     fn note(&mut self, filter: &Filter) {
         for test in filter.tests() {
             match test {
-                Test::Path(pattern) => self.note_path(pattern),
+                Test::Path(_) => self.path = true,
                 Test::Text { filter, pattern } => {
                     let texts = boundary(pattern, "");
                     self.texts.extend(texts.into_iter().map(|text| (*filter, text)));
@@ -97,42 +160,17 @@ impl Asked {
         }
     }
 
-    fn note_path(&mut self, pattern: &Pattern) {
-        for path in boundary(pattern, "/") {
-            if path.starts_with('/') {
-                self.paths.insert(path);
-            } else {
-                self.floating.insert(path);
-            }
-        }
-        if pattern.shape == Shape::Regex && !pattern.text.starts_with('^') {
-            let ends = boundary(pattern, "/").into_iter();
-            self.floating
-                .extend(ends.map(|end| end.trim_start_matches('/').to_owned()));
-        }
-    }
-
     /// What is tried: one thing at a time.
-    fn subjects(&self, near: bool) -> Vec<Witness> {
+    fn subjects(&self, near: bool, paths: &Paths) -> Vec<Witness> {
         let mut subjects = Vec::new();
-        if !self.paths.is_empty() || !self.floating.is_empty() {
-            let mut paths = self.paths.clone();
-            paths.insert(format!("/{FRESH}"));
-            for end in &self.floating {
-                let folders: Vec<String> = paths
-                    .iter()
-                    .filter_map(|path| path.strip_suffix(&format!("/{FRESH}")))
-                    .map(|folder| format!("{folder}/{end}"))
-                    .collect();
-                paths.extend(folders);
-            }
-            for path in paths {
-                if self.sockets {
-                    subjects.push(Witness::new(Target::unix_socket(&path), path.clone()));
-                } else {
-                    subjects.push(Witness::new(Target::file(&path), path));
-                }
-            }
+        if self.path {
+            let node = if self.sockets {
+                Target::unix_socket
+            } else {
+                Target::file
+            };
+            let paths = paths.distinct.iter();
+            subjects.extend(paths.map(|path| Witness::new(node(path), path.clone())));
         }
         if self.sockets {
             subjects.push(Witness::new(Target::unix_socket("/~"), "/~".to_owned()));

@@ -125,6 +125,14 @@ impl Pattern {
         }
     }
 
+    /// Whether the path of `target` is what it must be.
+    pub(in crate::profile) fn matches_path(&self, target: &Target, semantics: &Semantics) -> bool {
+        target.path().is_some_and(|path| {
+            let folded = semantics.fold_case.then(|| target.folded_path());
+            self.matches(path, folded)
+        })
+    }
+
     /// Whether `text` is what it must be; `folded` is the same text without regard to case, if it is to be
     /// compared so.
     fn matches(&self, text: &str, folded: Option<&str>) -> bool {
@@ -214,10 +222,7 @@ impl Filter {
 impl Test {
     fn holds(&self, target: &Target, semantics: &Semantics) -> bool {
         match self {
-            Self::Path(pattern) => target.path().is_some_and(|path| {
-                let folded = semantics.fold_case.then(|| target.folded_path());
-                pattern.matches(path, folded)
-            }),
+            Self::Path(pattern) => pattern.matches_path(target, semantics),
             Self::Text { filter, pattern } => target
                 .texts()
                 .any(|(name, text)| name == *filter && pattern.matches(text, None)),
