@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod denials;
+pub mod egress;
 pub mod exec;
 pub mod host;
 pub mod jobs;
@@ -65,6 +66,8 @@ pub enum Command {
     Route(route::RouteArgs),
     /// Look at the profiles that fence jobs in.
     Profile(profile::ProfileArgs),
+    /// Look at, load and try the rules that keep jobs off the LAN.
+    Egress(egress::EgressArgs),
     /// Prepare this host.
     Host(host::HostArgs),
     /// Check or show the configuration.
@@ -93,6 +96,7 @@ impl Command {
                 false
             }
             Self::Profile(args) => args.only_answers(),
+            Self::Egress(args) => args.only_answers(),
             Self::Host(_) | Self::Warden { .. } | Self::Confined | Self::Probe(_) => false,
         }
     }
@@ -137,6 +141,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
             command: profile::ProfileCommand::Lint(args),
         }) => lint::run(args),
         Command::Profile(args) => profile::run(args, host, load(path)?, config_file(path)),
+        Command::Egress(args) => egress::run(args, host, &load(path)?.config),
         Command::Host(args) => {
             host::run(args, &load(path)?.config, host, &mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
@@ -159,7 +164,9 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
         return 125;
     }
     // Their 1 is an answer.
-    if matches!(command, Command::Profile(args) if args.compares()) {
+    if matches!(command, Command::Profile(args) if args.compares())
+        || matches!(command, Command::Egress(args) if args.compares())
+    {
         return 2;
     }
     let is_control = || {
@@ -172,9 +179,12 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
         .any(|cause| cause.downcast_ref::<ConfigError>().is_some())
     {
         2
-    } else if error
-        .chain()
-        .any(|cause| matches!(cause.downcast_ref(), Some(StartError::Axes { .. })))
+    } else if error.chain().any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(StartError::Axes { .. } | StartError::Egress(_))
+        )
+    }) || matches!(command, Command::Egress(_))
     {
         3
     } else if matches!(command, Command::Submit(_)) && is_control() {

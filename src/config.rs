@@ -18,6 +18,7 @@ pub mod show;
 pub mod size;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use grants::{Grant, comparable, granted};
 pub use problem::{ConfigError, Place, Problem};
 
+use crate::egress::Destination;
 use crate::host::Os;
 use crate::job::Repo;
 use crate::profile::Posture;
@@ -142,16 +144,54 @@ pub struct RepoConfig {
 pub struct Egress {
     /// The mode.
     pub mode: EgressMode,
+    /// What is allowed although it is not the internet.
+    pub allow: Vec<Destination>,
+    /// What is denied although it is.
+    pub deny: Vec<Destination>,
+    /// The only resolvers; those of the system when not set.
+    pub dns: Option<BTreeSet<IpAddr>>,
+    /// The ports on which only resolvers answer.
+    pub dns_ports: Vec<u16>,
+    /// Ports of the host's loopback that are not for jobs.
+    pub protect_local_ports: Vec<u16>,
+    /// Whether slots reach each other's ports.
+    pub loopback: Loopback,
+    /// Whether the kernel logs what is blocked.
+    pub log: bool,
+    /// What becomes of running jobs when the filter is lost and cannot be loaded again.
+    pub on_loss: OnLoss,
 }
 
 /// What a job may reach over the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EgressMode {
+    /// The internet, and neither the LAN nor the host itself: a packet filter goes by the slots' accounts.
+    BlockLan,
     /// Nothing but its own loopback, in a network namespace of its own.
     Offline,
     /// Whatever the host reaches, the LAN included; the network axis is then reported as degraded.
     Open,
+}
+
+/// Whether jobs reach what other jobs listen on at the host's loopback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loopback {
+    /// They do.
+    Shared,
+    /// Not on the ports of another slot's range.
+    OwnPorts,
+}
+
+/// What becomes of running jobs when the packet filter is lost and cannot be loaded again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLoss {
+    /// They are killed.
+    Stop,
+    /// They go on; it is logged, and their results say so.
+    Alert,
 }
 
 /// `[control]`: how people talk to the daemon.

@@ -3,6 +3,7 @@
 //! Everything happens on one thread; a job is a task that runs [`Pipeline::run`]. The state behind the lock
 //! says who waits, who runs where and which slots are out of use; the ledger says everything else.
 
+pub mod egress;
 pub mod queue;
 pub mod start;
 
@@ -261,6 +262,7 @@ impl Daemon {
             clean: true,
             axes: "[]",
             usage: Usage::default(),
+            egress: None,
         };
         if let Err(error) = self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
             error!(job = %id, error = crate::chain(&error), "could not record the end");
@@ -360,6 +362,11 @@ impl Daemon {
         }
         self.pump();
         Ok(Answer::Done {})
+    }
+
+    /// Keeps the packet filter as it should be, where jobs need one. Never returns.
+    pub async fn keep_egress(&self) {
+        self.pipeline.keep_egress().await;
     }
 
     /// Waits until the warden is gone. Nothing can be started or torn down any more then; the next start can.

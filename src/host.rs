@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod command;
+pub mod egress;
 pub mod files;
 pub mod mac;
 pub mod probe;
@@ -70,6 +71,8 @@ pub struct Host {
     pub user_folders: Utf8PathBuf,
     /// Where Homebrew usually is on macOS (the default of its installer for Apple silicon).
     pub homebrew: Utf8PathBuf,
+    /// The resolvers of the system, resolv.conf(5).
+    pub resolv_conf: Utf8PathBuf,
     /// The folder of the prefixes that jobs have of their own on macOS, and of nothing else.
     pub prefixes: Utf8PathBuf,
     /// How long to wait before a tool that was refused for no lasting reason is asked again.
@@ -80,11 +83,17 @@ pub struct Host {
     pub mac: MacTools,
 }
 
-/// Absolute paths of the tools that create and delete accounts (shadow-utils).
+/// Absolute paths of the tools of Linux.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tools {
-    /// useradd(8)
+    /// ip(8), of iproute2
+    pub ip: Utf8PathBuf,
+    /// nft(8)
+    pub nft: Utf8PathBuf,
+    /// unshare(1), of util-linux
+    pub unshare: Utf8PathBuf,
+    /// useradd(8), of shadow-utils like those below
     pub useradd: Utf8PathBuf,
     /// groupadd(8)
     pub groupadd: Utf8PathBuf,
@@ -110,6 +119,8 @@ pub struct MacTools {
     pub getconf: Utf8PathBuf,
     /// id(1)
     pub id: Utf8PathBuf,
+    /// ifconfig(8)
+    pub ifconfig: Utf8PathBuf,
     /// ipcrm(1)
     pub ipcrm: Utf8PathBuf,
     /// ipcs(1)
@@ -118,12 +129,16 @@ pub struct MacTools {
     pub launchctl: Utf8PathBuf,
     /// log(1), the unified log
     pub log: Utf8PathBuf,
+    /// pfctl(8)
+    pub pfctl: Utf8PathBuf,
     /// sandbox-exec(1)
     pub sandbox_exec: Utf8PathBuf,
     /// security(1)
     pub security: Utf8PathBuf,
     /// sw_vers(1)
     pub sw_vers: Utf8PathBuf,
+    /// sysctl(8)
+    pub sysctl: Utf8PathBuf,
     /// true(1), for trying whether something can be started at all
     pub r#true: Utf8PathBuf,
     /// xcode-select(1)
@@ -145,9 +160,13 @@ impl Host {
             shared_places: Self::shared_places(Os::host()),
             user_folders: "/private/var/folders".into(),
             homebrew: "/opt/homebrew".into(),
+            resolv_conf: "/etc/resolv.conf".into(),
             prefixes: homebrew::PREFIXES.into(),
             retry_pause: Duration::from_millis(500),
             tools: Tools {
+                ip: "/usr/sbin/ip".into(),
+                nft: "/usr/sbin/nft".into(),
+                unshare: "/usr/bin/unshare".into(),
                 useradd: "/usr/sbin/useradd".into(),
                 groupadd: "/usr/sbin/groupadd".into(),
                 userdel: "/usr/sbin/userdel".into(),
@@ -160,13 +179,16 @@ impl Host {
                 dseditgroup: "/usr/sbin/dseditgroup".into(),
                 getconf: "/usr/bin/getconf".into(),
                 id: "/usr/bin/id".into(),
+                ifconfig: "/sbin/ifconfig".into(),
                 ipcrm: "/usr/bin/ipcrm".into(),
                 ipcs: "/usr/bin/ipcs".into(),
                 launchctl: "/bin/launchctl".into(),
                 log: "/usr/bin/log".into(),
+                pfctl: "/sbin/pfctl".into(),
                 sandbox_exec: "/usr/bin/sandbox-exec".into(),
                 security: "/usr/bin/security".into(),
                 sw_vers: "/usr/bin/sw_vers".into(),
+                sysctl: "/usr/sbin/sysctl".into(),
                 r#true: "/usr/bin/true".into(),
                 xcode_select: "/usr/bin/xcode-select".into(),
             },

@@ -21,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod egress;
 pub mod host;
 pub mod job;
 pub mod probe;

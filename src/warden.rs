@@ -18,6 +18,7 @@ pub(crate) mod wire;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::egress::canary::Attempt;
 use crate::job::{Acquisition, JobId};
 use crate::sandbox::launch::LaunchPlan;
 use crate::slot::Account;
@@ -66,6 +67,11 @@ pub enum Request {
         /// Whether to walk its folder as well.
         disk: bool,
     },
+    /// Try the packet filter as these accounts.
+    Canary {
+        /// The accounts.
+        accounts: Vec<Account>,
+    },
     /// Name the jobs that have a folder below `native` or a profile.
     Folders,
 }
@@ -95,6 +101,11 @@ pub enum Reply {
     },
     /// What the job uses.
     Usage(Usage),
+    /// What was tried of the packet filter.
+    Canary {
+        /// The attempts.
+        attempts: Vec<Attempt>,
+    },
     /// The jobs that have one.
     Folders {
         /// Their ids.

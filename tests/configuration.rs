@@ -66,7 +66,20 @@ fn the_empty_file_is_the_defaults() {
       },
       "repos": {},
       "egress": {
-        "mode": "offline"
+        "mode": "block-lan",
+        "allow": [],
+        "deny": [],
+        "dns": null,
+        "dns_ports": [
+          53
+        ],
+        "protect_local_ports": [
+          22,
+          5900
+        ],
+        "loopback": "shared",
+        "log": false,
+        "on_loss": "stop"
       },
       "control": {
         "socket": "/var/lib/ephemerd/run/ephemerd.sock",
@@ -168,11 +181,11 @@ fn an_unknown_key_is_told_with_its_place_and_the_nearest_known_one() {
 
 #[test]
 fn a_section_that_does_not_exist_is_an_error() {
-    insta::assert_snapshot!(wrong("[vm]\nbackend = \"tart\"\n[egress]\nallow = []\n"), @r"
+    insta::assert_snapshot!(wrong("[vm]\nbackend = \"tart\"\n[egress]\nproxy = \"10.0.0.5\"\n"), @r"
     the configuration has 2 errors
     e.toml:1:2: unknown key `vm`
     hint: `ephemerd config show` lists every key that is set or has a default
-    e.toml:4:1: unknown key `egress.allow`
+    e.toml:4:1: unknown key `egress.proxy`
     hint: `ephemerd config show` lists every key that is set or has a default
     ");
 }

@@ -40,7 +40,11 @@ impl Stand {
             ..system
         };
         let file = top.join("ephemerd.toml");
-        fs::write(&file, "[host]\ndata_dir = \"/private/var/lib/ephemerd\"\n").unwrap();
+        fs::write(
+            &file,
+            "[host]\ndata_dir = \"/private/var/lib/ephemerd\"\n[egress]\nmode = \"offline\"\n",
+        )
+        .unwrap();
         Self {
             config: load_or_default(Some(&file), Os::MacOs).unwrap().config,
             top,

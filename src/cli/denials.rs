@@ -159,7 +159,7 @@ fn denial_lines(denial: &Denial) -> [String; 2] {
             let path = toml::Value::from(path.as_str());
             format!("allow it with {key} = [{path}], in [repos.\"OWNER/NAME\"] or in [native]")
         }
-        (None, Advice::Egress) => "allow it with mode = \"open\" in [egress], for every job".into(),
+        (None, Advice::Egress) => "allow it with mode = \"block-lan\" in [egress], for every job".into(),
         (None, Advice::OnPurpose { why }) => format!("denied on purpose: {why}"),
         (None, Advice::NoGrant { why }) => format!("no grant: {why}"),
     };

@@ -137,11 +137,22 @@ async fn run_one(
     // Before anything is acquired: a signal that nobody waits for yet would end us half done.
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(cancel_on_signal(interrupt, terminate, cancel.clone()));
-    let ended = pipeline.run((&id, &spec), slot, Stream::Own, &cancel).await?;
+    let ended = tokio::select! {
+        ended = pipeline.run((&id, &spec), slot, Stream::Own, &cancel) => ended?,
+        () = pipeline.keep_egress() => anyhow::bail!("the egress filter is no longer watched"),
+    };
     match &ended.outcome {
         Outcome::Refused { reason } | Outcome::Failed { reason } => anyhow::bail!("{reason}"),
         Outcome::TimedOut { .. } | Outcome::OverLimit { .. } => eprintln!("ephemerd: {}", ended.outcome),
         Outcome::Exited { .. } | Outcome::Signalled { .. } | Outcome::Cancelled => {}
+    }
+    if let Some(egress) = &ended.egress {
+        if egress.blocked.packets > 0 {
+            eprintln!("ephemerd: blocked {}", egress.blocked);
+        }
+        for incident in &egress.incidents {
+            eprintln!("ephemerd: {incident}");
+        }
     }
     if let Some(hint) = exit_hint(Os::host(), &id, &ended.outcome) {
         eprintln!("ephemerd: {hint}");

@@ -12,6 +12,7 @@ use super::exec::report;
 use super::table::{fit_terminal, table};
 use crate::control::client::ask;
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
+use crate::egress::EgressReport;
 use crate::host::Os;
 use crate::job::ledger::JobRow;
 use crate::job::{JobId, Outcome};
@@ -245,6 +246,10 @@ fn tell(story: &Story) -> String {
             job.output_byte.map_or("-".into(), |b| format!("{b} bytes"))
         ),
     ];
+    if let Some(EgressReport { blocked, incidents }) = &job.egress {
+        lines.push(format!("blocked  {blocked}"));
+        lines.extend(incidents.iter().map(|incident| format!("network  {incident}")));
+    }
     let hint = |outcome| exit_hint(Os::host(), &job.id, outcome);
     if let Some(hint) = job.outcome.as_ref().and_then(hint) {
         lines.push(format!("hint     {hint}"));

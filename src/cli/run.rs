@@ -55,6 +55,8 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     let listener = server::listen(&control.socket, &control.admin_group).map_err(|error| {
         anyhow::Error::new(error).context(format!("could not listen on `{}`", control.socket))
     })?;
+    let keeping = Arc::clone(&daemon);
+    let keeping = tokio::spawn(async move { keeping.keep_egress().await });
     info!(socket = %control.socket, "ready");
     loop {
         tokio::select! {
@@ -80,6 +82,8 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
         _ = terminate.recv() => warn!("told to stop again: jobs are killed, the next start scrubs them"),
         _ = interrupt.recv() => warn!("told to stop again: jobs are killed, the next start scrubs them"),
     }
+    // To the last job's end; the rules stay.
+    keeping.abort();
     Ok(ExitCode::SUCCESS)
 }
 

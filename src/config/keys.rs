@@ -30,6 +30,20 @@ pub enum Kind {
     Flag,
     /// A list of strings for which `0` describes the form.
     List(&'static str),
+    /// A list of whole numbers within these bounds.
+    Numbers {
+        /// The least.
+        min: u32,
+        /// The most.
+        max: u32,
+    },
+    /// This word, or a list of strings for which `of` describes the form.
+    WordOrList {
+        /// The word.
+        word: &'static str,
+        /// What the list is of.
+        of: &'static str,
+    },
     /// A table of further keys.
     Table,
     /// A route, or a table of a route and its conditions.
@@ -49,6 +63,8 @@ impl Kind {
             Self::Number { min, max } => format!("number, {min} to {max}"),
             Self::Flag => "`true` or `false`".to_owned(),
             Self::List(of) => format!("list of {of}"),
+            Self::Numbers { min, max } => format!("list of numbers, {min} to {max}"),
+            Self::WordOrList { word, of } => format!("`{word}` or list of {of}"),
             Self::Table => "table".to_owned(),
             Self::Rule => "route or table".to_owned(),
         }
@@ -62,7 +78,8 @@ impl Kind {
             Self::Duration => "\"30m\"",
             Self::Number { .. } => "100",
             Self::Flag => "true",
-            Self::List(_) => "[\"…\"]",
+            Self::List(_) | Self::WordOrList { .. } => "[\"…\"]",
+            Self::Numbers { .. } => "[100]",
             Self::Table => "{ … }",
             Self::Rule => "\"native\"",
         }

@@ -21,7 +21,7 @@ pub(super) enum Raw {
     Number(i64),
     /// A boolean.
     Flag(bool),
-    /// A list of strings.
+    /// A list of strings, or of numbers as they are written.
     List(Vec<Item>),
     /// A table, whose keys are entries of their own.
     Table,
@@ -183,7 +183,12 @@ fn convert(key: &Key, value: &Spanned<DeValue<'_>>, text: &str) -> Result<Raw, (
     let wrong = |found: &Spanned<DeValue<'_>>| (found.span(), found.get_ref().type_str());
     match (key.kind, value.get_ref()) {
         (
-            Kind::Text(_) | Kind::Choice(_) | Kind::Size | Kind::Duration | Kind::Rule,
+            Kind::Text(_)
+            | Kind::Choice(_)
+            | Kind::Size
+            | Kind::Duration
+            | Kind::Rule
+            | Kind::WordOrList { .. },
             DeValue::String(string),
         ) => Ok(Raw::Text(string.to_string())),
         (Kind::Number { .. }, DeValue::Integer(integer)) => {
@@ -193,13 +198,19 @@ fn convert(key: &Key, value: &Spanned<DeValue<'_>>, text: &str) -> Result<Raw, (
         }
         (Kind::Flag, DeValue::Boolean(flag)) => Ok(Raw::Flag(*flag)),
         (Kind::Table | Kind::Rule, DeValue::Table(_)) => Ok(Raw::Table),
-        (Kind::List(_), DeValue::Array(array)) => {
-            let item = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
-                DeValue::String(string) => Ok(Item {
-                    text: string.to_string(),
+        (Kind::List(_) | Kind::WordOrList { .. } | Kind::Numbers { .. }, DeValue::Array(array)) => {
+            let item = |value: &Spanned<DeValue<'_>>| {
+                let written = match (key.kind, value.get_ref()) {
+                    (Kind::Numbers { .. }, DeValue::Integer(integer)) if integer.radix() == 10 => {
+                        integer.as_str().to_owned()
+                    }
+                    (Kind::List(_) | Kind::WordOrList { .. }, DeValue::String(string)) => string.to_string(),
+                    _ => return Err(wrong(value)),
+                };
+                Ok(Item {
+                    text: written,
                     place: Place::of(text, value.span().start),
-                }),
-                _ => Err(wrong(value)),
+                })
             };
             array.iter().map(item).collect::<Result<_, _>>().map(Raw::List)
         }

@@ -4,6 +4,7 @@
 //! Reading goes on after a bad value, so that all problems of a file are told at once; `None` stands for a
 //! value whose problem is told already.
 
+mod egress;
 mod reader;
 mod repos;
 mod values;
@@ -13,7 +14,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::grants::{self, Grant};
 use super::problem::Problem;
 use super::raw::RawFile;
-use super::{Accounts, Config, Control, Egress, HostConfig, Limits, Log, Native};
+use super::{Accounts, Config, Control, HostConfig, Limits, Log, Native};
 use crate::sandbox::Axis;
 use reader::{Complaint, Reader};
 
@@ -40,7 +41,7 @@ fn config(r: &mut Reader) -> Option<Config> {
     let native = native(r);
     let trust = repos::trust(r);
     let repos = repos::repos(r);
-    let egress = r.must(&["egress", "mode"], values::choice);
+    let egress = egress::egress(r);
     let control = control(r, host.as_ref());
     let format = r.must(&["log", "format"], values::choice);
     let level = r.must(&["log", "level"], values::choice);
@@ -49,7 +50,7 @@ fn config(r: &mut Reader) -> Option<Config> {
         native: native?,
         trust: trust?,
         repos: repos?,
-        egress: Egress { mode: egress? },
+        egress: egress?,
         control: control?,
         log: Log {
             format: format?,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::keys::{dotted, quote};
 use super::size::{show_duration, show_size};
 use super::{Config, Control, Egress, HostConfig, KeyOrigin, Limits, Loaded, Log, Native, RepoConfig};
+use crate::egress::Destination;
 use crate::trust::{Conditions, Route, TrustConfig, TrustRule};
 
 /// One key of the resolved configuration.
@@ -52,8 +53,7 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
     for (name, repo) in repos {
         rows.repo(name.as_str(), repo);
     }
-    let Egress { mode } = egress;
-    rows.add(&["egress", "mode"], word(mode));
+    rows.egress(egress);
     let Control { socket, admin_group } = control;
     rows.add(&["control", "socket"], quote(socket.as_str()));
     rows.add(&["control", "admin_group"], quote(admin_group));
@@ -147,6 +147,41 @@ impl Rows<'_> {
             };
             self.add(&["trust", "repos", &pattern.to_string()], value);
         }
+    }
+
+    fn egress(&mut self, egress: &Egress) {
+        let Egress {
+            mode,
+            allow,
+            deny,
+            dns,
+            dns_ports,
+            protect_local_ports,
+            loopback,
+            log,
+            on_loss,
+        } = egress;
+        let quoted = |destination: &Destination| quote(&destination.to_string());
+        let forced = |destination: &Destination| {
+            let force = if destination.is_single() { "" } else { " force" };
+            quote(&format!("{destination}{force}"))
+        };
+        self.add(&["egress", "mode"], word(mode));
+        self.add(&["egress", "allow"], list(allow.iter().map(forced)));
+        self.add(&["egress", "deny"], list(deny.iter().map(quoted)));
+        let resolvers = dns
+            .as_ref()
+            .map(|dns| list(dns.iter().map(|address| quote(&address.to_string()))));
+        self.add(&["egress", "dns"], resolvers.unwrap_or_else(|| quote("system")));
+        self.add(
+            &["egress", "dns_ports"],
+            list(dns_ports.iter().map(u16::to_string)),
+        );
+        let protected = protect_local_ports.iter().map(u16::to_string);
+        self.add(&["egress", "protect_local_ports"], list(protected));
+        self.add(&["egress", "loopback"], word(loopback));
+        self.add(&["egress", "log"], log.to_string());
+        self.add(&["egress", "on_loss"], word(on_loss));
     }
 
     fn repo(&mut self, name: &str, repo: &RepoConfig) {
@@ -315,7 +350,15 @@ env = { A = "1" }
         repos."acme/ios".homebrew = "none"  # ephemerd.toml:21
         repos."acme/ios".env.A = "1"  # ephemerd.toml:22
         repos."acme/plain" = {}  # ephemerd.toml:23
-        egress.mode = "offline"  # default
+        egress.mode = "block-lan"  # default
+        egress.allow = []  # default
+        egress.deny = []  # default
+        egress.dns = "system"  # default
+        egress.dns_ports = [53]  # default
+        egress.protect_local_ports = [22, 5900]  # default
+        egress.loopback = "shared"  # default
+        egress.log = false  # default
+        egress.on_loss = "stop"  # default
         control.socket = "/var/lib/ephemerd/run/ephemerd.sock"  # default
         control.admin_group = "_ephemerd-admin"  # default
         log.format = "text"  # default

@@ -7,8 +7,10 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::config::{Accounts, Config};
+use super::egress::Keeper;
+use crate::config::{Accounts, Config, EgressMode};
 use crate::host::accounts::{self, AccountsError, Wanted};
+use crate::host::egress::EgressError;
 use crate::host::mac::{self, MacError};
 use crate::host::{Host, Os, probe};
 use crate::job::Acquisition;
@@ -16,7 +18,8 @@ use crate::job::ledger::{Ledger, LedgerError};
 use crate::job::plan::{MacHomebrew, MacHost, MacSlot, PlanError, Planner, Platform};
 use crate::job::run::{Pipeline, RunError};
 use crate::profile::sbpl::Release;
-use crate::sandbox::axes::{self, AxisReport};
+use crate::sandbox::Axis;
+use crate::sandbox::axes::{self, AxisReport, Standing};
 use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
@@ -78,6 +81,9 @@ pub enum StartError {
     /// The warden does not start.
     #[error(transparent)]
     Warden(#[from] WardenError),
+    /// The packet filter cannot be loaded, or does not do what it should.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// What an earlier process left cannot be torn down.
     #[error(transparent)]
     Recover(#[from] RunError),
@@ -150,6 +156,7 @@ pub async fn start(
         Os::Linux => Platform::Linux,
         Os::MacOs => Platform::MacOs(mac_host(host, program, &all)?),
     };
+    let every = all.clone();
     let notes = match &platform {
         Platform::MacOs(mac) if mac.developer_dir.is_none() => vec![NO_DEVELOPER_DIR.to_owned()],
         Platform::Linux | Platform::MacOs(_) => vec![],
@@ -164,6 +171,13 @@ pub async fn start(
     };
     let (slots, locks) = lock(planner.data_dir(), shared.as_deref(), all, claim)?;
     let warden = Warden::start(program, planner.data_dir())?;
+    let egress = match planner.config().egress.mode {
+        // Whoever lets jobs run although it cannot be enforced has said so by name, and the report does.
+        EgressMode::BlockLan if is_enforced(Axis::Network, &reports) => {
+            Some(Keeper::start(host, planner.config(), &every)?)
+        }
+        EgressMode::BlockLan | EgressMode::Offline | EgressMode::Open => None,
+    };
     let pipeline = Pipeline {
         planner,
         ledger,
@@ -171,6 +185,7 @@ pub async fn start(
         axes: reports,
         root: uid.is_root(),
         keep: false,
+        egress,
     };
     let recovered = recover(&pipeline, &slots, claim).await?;
     Ok(Started {
@@ -180,6 +195,11 @@ pub async fn start(
         notes,
         locks,
     })
+}
+
+fn is_enforced(axis: Axis, reports: &[AxisReport]) -> bool {
+    let found = reports.iter().find(|report| report.axis == axis);
+    found.is_some_and(|report| report.standing == Standing::Enforced)
 }
 
 /// Said where xcode-select(1) names no folder.
@@ -208,7 +228,7 @@ fn mac_host(host: &Host, program: &Utf8Path, slots: &[Slot]) -> Result<MacHost, 
 }
 
 /// The slots of `config`; without `accounts` they all run as the caller.
-fn slots(config: &Config, accounts: Option<&[Account]>) -> Vec<Slot> {
+pub(crate) fn slots(config: &Config, accounts: Option<&[Account]>) -> Vec<Slot> {
     let caller = || Account {
         name: users::get_current_username()
             .and_then(|name| name.into_string().ok())

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -86,6 +87,26 @@ pub(crate) fn open_files_ceiling() -> Option<u64> {
 /// Makes `gid` the only supplementary group of this process.
 pub(crate) fn set_only_group(gid: u32) -> std::io::Result<()> {
     Ok(nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(gid)])?)
+}
+
+/// Sockets that become readable when an interface or an address changes, and when somebody changes a table of nftables
+/// (netlink(7)). What they say does not matter.
+pub(crate) fn network_changes() -> std::io::Result<Vec<OwnedFd>> {
+    // rtnetlink(7): interfaces, and addresses of both families. linux/netfilter/nfnetlink.h: group 7 is nftables.
+    let route = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+    let nftables = 1 << (libc::NFNLGRP_NFTABLES - 1);
+    [
+        (SockProtocol::NetlinkRoute, route.unsigned_abs()),
+        (SockProtocol::NetlinkNetFilter, nftables),
+    ]
+    .into_iter()
+    .map(|(protocol, groups)| {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        Ok(socket)
+    })
+    .collect()
 }
 
 /// The supplementary groups of this process.

@@ -1,10 +1,10 @@
 //! System calls that only macOS has: the twin of `linux.rs`, with the same functions.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, openat};
 use nix::sys::stat::{Mode, fstat};
 
 /// Opens the folder `name` of `dir`, which is no path; `EXDEV` says that another volume is mounted on it.
@@ -17,6 +17,19 @@ pub(super) fn open_folder_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd
     } else {
         Err(Errno::EXDEV)
     }
+}
+
+/// Sockets that become readable when an interface, an address or a route changes (route(4)). Nothing tells of changes to
+/// pf.
+pub(crate) fn network_changes() -> std::io::Result<Vec<OwnedFd>> {
+    // SAFETY: the call takes no pointers, and the descriptor it makes is nobody else's.
+    let socket = unsafe {
+        let made = Errno::result(libc::socket(libc::PF_ROUTE, libc::SOCK_RAW, libc::AF_UNSPEC))?;
+        OwnedFd::from_raw_fd(made)
+    };
+    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(vec![socket])
 }
 
 /// Clears all flags of an open file or folder, `uchg` and `uappnd` above all; see chflags(2).

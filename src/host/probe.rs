@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::command::{self, CommandSpec};
-use super::{Host, Os, os};
+use super::{Host, Os, egress, os};
 use crate::sandbox::axes::HostProbe;
 
 /// Kinds of namespaces the sandbox uses, by their names in `/proc/self/ns` (namespaces(7)).
@@ -27,6 +27,11 @@ pub fn probe(host: &Host, accounts: Result<(), String>) -> HostProbe {
         seccomp: os::has_seccomp_filters(),
         user_namespaces: user_namespaces(),
         accounts,
+        packet_filter: egress::available(host).map_err(|error| {
+            // Its hint would stand in the middle of the axis's reason.
+            let text = error.to_string();
+            text.lines().next().unwrap_or_default().to_owned()
+        }),
         open_files_hard: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
     }
 }

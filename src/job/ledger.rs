@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use camino::{Utf8Path, Utf8PathBuf};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use crate::egress::EgressReport;
 use crate::job::state::{DONE, QUEUED, RUNNING, SCRUBBING};
 use crate::job::{Acquisition, JobId, JobSpec, Outcome};
 use crate::slot::Slot;
@@ -66,6 +67,8 @@ pub struct Ending<'a> {
     pub axes: &'a str,
     /// What it used.
     pub usage: Usage,
+    /// What it was kept from, where a packet filter does that.
+    pub egress: Option<&'a EgressReport>,
 }
 
 /// What a job used.
@@ -253,6 +256,7 @@ impl Ledger {
                 memory_peak_byte,
                 output_byte,
             },
+            egress,
         } = *ending;
         self.write("record a job's end", |tx| {
             let held = tx
@@ -264,7 +268,7 @@ impl Ledger {
             let changed = tx
                 .prepare_cached(
                     "UPDATE job SET state = ?2, outcome = ?3, clean = ?4, axes = ?5,
-                       memory_peak_byte = ?6, output_byte = ?7, finished_ms = ?8
+                       memory_peak_byte = ?6, output_byte = ?7, finished_ms = ?8, egress = ?9
                      WHERE id = ?1 AND finished_ms IS NULL",
                 )?
                 .execute(params![
@@ -275,7 +279,8 @@ impl Ledger {
                     axes,
                     memory_peak_byte.map(Whole),
                     Whole(output_byte),
-                    ms(now)
+                    ms(now),
+                    egress.map(Json)
                 ])?;
             if changed == 1 {
                 pass(tx, id, (DONE, Some(&outcome.to_string())), now)?;

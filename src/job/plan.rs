@@ -237,7 +237,11 @@ impl Planner {
             host: Some(host),
             own: (mode == Mode::Own).then(|| self.prefix(&workspace, slot)),
         });
-        let system = self.platform.system(slot).ok_or(PlanError::Slot(slot))?;
+        let protected = &self.config.egress.protect_local_ports;
+        let system = self
+            .platform
+            .system(slot, protected)
+            .ok_or(PlanError::Slot(slot))?;
         let input = RenderInput {
             job: job.clone(),
             workspace: workspace.root(),
@@ -248,7 +252,7 @@ impl Planner {
             homebrew,
             network: match self.config.egress.mode {
                 EgressMode::Offline => Network::None,
-                EgressMode::Open => Network::Host,
+                EgressMode::BlockLan | EgressMode::Open => Network::Host,
             },
             system,
         };

@@ -17,6 +17,8 @@ use super::plan::{Planned, Planner};
 use super::state::{Effect, Event, State, step};
 use super::{Acquisition, JobId, JobSpec, Outcome};
 use crate::config::{Accounts, Limits};
+use crate::daemon::egress::{Keeper, Leave};
+use crate::egress::EgressReport;
 use crate::sandbox::axes::AxisReport;
 use crate::sandbox::launch::{Confinement, LaunchPlan, Status};
 use crate::slot::{Account, Slot};
@@ -59,6 +61,8 @@ pub struct Pipeline {
     pub root: bool,
     /// Whether workspaces are kept for a look instead of removed.
     pub keep: bool,
+    /// Keeps the packet filter, where jobs need one.
+    pub egress: Option<Keeper>,
 }
 
 /// How a job ended, for whoever waits for it.
@@ -68,6 +72,8 @@ pub struct Ended {
     pub outcome: Outcome,
     /// What was left of it; the slot is in quarantine then.
     pub leftovers: Vec<String>,
+    /// What it was kept from, where a packet filter does that.
+    pub egress: Option<EgressReport>,
 }
 
 /// One job on its way.
@@ -86,6 +92,9 @@ struct Drive<'a> {
     grace: Option<Instant>,
     memory_peak_byte: Option<u64>,
     leftovers: Vec<String>,
+    /// Its leave to use the network, where a packet filter gives it.
+    leave: Option<Leave>,
+    egress: Option<EgressReport>,
 }
 
 impl Pipeline {
@@ -117,12 +126,15 @@ impl Pipeline {
             grace: None,
             memory_peak_byte: None,
             leftovers: vec![],
+            leave: None,
+            egress: None,
         };
         let outcome = drive.until_done(cancel).await?;
         info!(job = %id, slot = slot.index, %outcome, "job ended");
         Ok(Ended {
             outcome,
             leftovers: drive.leftovers,
+            egress: drive.egress,
         })
     }
 
@@ -143,8 +155,20 @@ impl Pipeline {
             Usage::default(),
         );
         let outcome = Outcome::Failed { reason };
-        self.settle(id, slot, (&outcome, &leftovers), usage)?;
-        Ok(Ended { outcome, leftovers })
+        self.settle(id, slot, (&outcome, &leftovers), usage, None)?;
+        Ok(Ended {
+            outcome,
+            leftovers,
+            egress: None,
+        })
+    }
+
+    /// Keeps the packet filter as it should be, where jobs need one. Never returns.
+    pub async fn keep_egress(&self) {
+        match &self.egress {
+            Some(keeper) => keeper.watch(&self.warden).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Undoes acquisitions, given newest first, and verifies; returns what is left.
@@ -181,6 +205,7 @@ impl Pipeline {
         slot: Option<&Slot>,
         (outcome, leftovers): (&Outcome, &[String]),
         usage: Usage,
+        egress: Option<&EgressReport>,
     ) -> Result<(), RunError> {
         let now = SystemTime::now();
         if let Some(slot) = slot.filter(|_| !leftovers.is_empty()) {
@@ -194,6 +219,7 @@ impl Pipeline {
             clean: leftovers.is_empty(),
             axes: &axes,
             usage,
+            egress,
         };
         Ok(self.ledger.finish(id, &ending, now)?)
     }
@@ -273,8 +299,16 @@ impl Drive<'_> {
                 memory_peak_byte: self.memory_peak_byte,
                 output_byte,
             };
-            self.pipeline
-                .settle(self.id, Some(self.slot), (outcome, &leftovers), usage)?;
+            if let Some(leave) = self.leave.take() {
+                self.egress = Some(leave.report().await);
+            }
+            self.pipeline.settle(
+                self.id,
+                Some(self.slot),
+                (outcome, &leftovers),
+                usage,
+                self.egress.as_ref(),
+            )?;
         }
         self.leftovers = leftovers;
         Ok(None)
@@ -289,6 +323,12 @@ impl Drive<'_> {
             Ok(planned) => planned,
             Err(error) => return Ok(Event::Refused(crate::chain(&error))),
         };
+        if let Some(keeper) = &pipeline.egress {
+            match keeper.admit(self.slot, &pipeline.warden).await {
+                Ok(leave) => self.leave = Some(leave),
+                Err(error) => return Ok(Event::Refused(crate::chain(&error))),
+            }
+        }
         let account = launch.account.clone();
         self.plan = Some(launch);
         self.acquire(Acquisition::Workspace)?;
@@ -437,6 +477,8 @@ impl Drive<'_> {
     /// Waits for whatever happens first.
     async fn next_event(&mut self, state: &State, cancel: &CancellationToken, samples: &mut u32) -> Event {
         let is_running = matches!(state, State::Running);
+        let may_be_killed = is_running || matches!(state, State::Stopping { killed: false, .. });
+        let egress = self.pipeline.egress.as_ref();
         loop {
             let limit_s = self
                 .job_timeout()
@@ -447,6 +489,7 @@ impl Drive<'_> {
                 biased;
                 event = self.said() => return event,
                 () = cancel.cancelled(), if is_running => return Event::CancelAsked,
+                why = lost(egress), if may_be_killed => return Event::Unprotected(why),
                 () = at(deadline), if is_running => return Event::TimeLimit { limit_s },
                 () = at(grace), if !is_running => return Event::GraceOver,
                 () = tokio::time::sleep(SAMPLE_EVERY), if is_running => {
@@ -486,6 +529,14 @@ fn exceeded(usage: crate::warden::Usage, limits: &Limits) -> Option<String> {
     };
     over("memory", usage.memory_byte, limits.memory_byte)
         .or_else(|| over("disk", usage.disk_byte.unwrap_or_default(), limits.disk_byte))
+}
+
+/// Why the packet filter is lost, once it is.
+async fn lost(keeper: Option<&Keeper>) -> String {
+    match keeper {
+        Some(keeper) => keeper.lost().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ends at `moment`, or never.

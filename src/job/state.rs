@@ -15,7 +15,8 @@
 //! - A job that got a slot passes `Scrub` exactly once, then exactly one of `ReleaseSlot` and
 //!   `QuarantineSlot`; every job ends with exactly one `Report`.
 //! - The first reason to stop is the outcome, whatever the command still does.
-//! - A job over its limit harms others while it is asked politely, so it is killed at once.
+//! - A job over its limit, or without a protection, harms others while it is asked politely, so it is killed at
+//!   once.
 //! - No state waits for a process that may never answer: a kill without effect ends in `Scrubbing` after a
 //!   second grace period, and the scrub then finds what is left.
 //! - Events race. One that comes too late to matter (a second cancel, an exit while scrubbing) is **ignored**:
@@ -100,6 +101,11 @@ pub enum StopWhy {
         /// Which limit, with the figures.
         what: String,
     },
+    /// A protection that it needs is no longer there.
+    Unprotected {
+        /// Which, and why.
+        why: String,
+    },
 }
 
 impl From<StopWhy> for Outcome {
@@ -108,6 +114,7 @@ impl From<StopWhy> for Outcome {
             StopWhy::Cancelled => Self::Cancelled,
             StopWhy::TimeLimit { limit_s } => Self::TimedOut { limit_s },
             StopWhy::OverLimit { what } => Self::OverLimit { what },
+            StopWhy::Unprotected { why } => Self::Failed { reason: why },
         }
     }
 }
@@ -147,6 +154,8 @@ pub enum Event {
         /// Which limit, with the figures.
         what: String,
     },
+    /// A protection that the job needs is no longer there.
+    Unprotected(String),
     /// The grace period armed last is over.
     GraceOver,
     /// Whoever knew about the job's processes vanished.
@@ -172,6 +181,7 @@ impl Event {
             Self::CancelAsked => "cancel asked",
             Self::TimeLimit { .. } => "time limit",
             Self::LimitExceeded { .. } => "limit exceeded",
+            Self::Unprotected(_) => "unprotected",
             Self::GraceOver => "grace over",
             Self::Lost(_) => "lost",
             Self::Scrubbed { .. } => "scrubbed",
@@ -256,6 +266,7 @@ fn queued(event: Event) -> Step {
         | Event::Signalled { .. }
         | Event::TimeLimit { .. }
         | Event::LimitExceeded { .. }
+        | Event::Unprotected(_)
         | Event::GraceOver
         | Event::Scrubbed { .. } => reject(&State::Queued, &event),
     }
@@ -278,6 +289,7 @@ fn starting(state: &State, event: Event) -> Step {
         Event::CancelAsked => scrub(StopWhy::Cancelled.into()),
         Event::TimeLimit { limit_s } => scrub(StopWhy::TimeLimit { limit_s }.into()),
         Event::LimitExceeded { what } => scrub(StopWhy::OverLimit { what }.into()),
+        Event::Unprotected(why) => scrub(StopWhy::Unprotected { why }.into()),
         Event::SlotGranted
         | Event::Prepared
         | Event::Started
@@ -293,19 +305,18 @@ fn running(event: Event) -> Step {
         let stopping = State::Stopping { why, killed: false };
         Ok((stopping, vec![Effect::StopPolitely, Effect::ArmGrace]))
     };
+    let kill = |why| {
+        let stopping = State::Stopping { why, killed: true };
+        Ok((stopping, vec![Effect::Kill, Effect::ArmGrace]))
+    };
     match event {
         Event::Exited { code } => scrub(Outcome::Exited { code }),
         Event::Signalled { signal } => scrub(Outcome::Signalled { signal }),
         Event::Lost(reason) => scrub(Outcome::Failed { reason }),
         Event::CancelAsked => ask(StopWhy::Cancelled),
         Event::TimeLimit { limit_s } => ask(StopWhy::TimeLimit { limit_s }),
-        Event::LimitExceeded { what } => {
-            let why = StopWhy::OverLimit { what };
-            Ok((
-                State::Stopping { why, killed: true },
-                vec![Effect::Kill, Effect::ArmGrace],
-            ))
-        }
+        Event::LimitExceeded { what } => kill(StopWhy::OverLimit { what }),
+        Event::Unprotected(why) => kill(StopWhy::Unprotected { why }),
         Event::Refused(_)
         | Event::SlotGranted
         | Event::Prepared
@@ -320,7 +331,8 @@ fn stopping(state: &State, (why, killed): (&StopWhy, bool), event: &Event) -> St
     match event {
         Event::Exited { .. } | Event::Signalled { .. } | Event::Lost(_) => scrub(why.clone().into()),
         Event::GraceOver if killed => scrub(why.clone().into()),
-        Event::GraceOver => {
+        Event::Unprotected(_) if killed => ignore(state),
+        Event::GraceOver | Event::Unprotected(_) => {
             let why = why.clone();
             Ok((
                 State::Stopping { why, killed: true },
@@ -361,6 +373,7 @@ fn scrubbing(state: &State, outcome: &Outcome, event: Event) -> Step {
         | Event::CancelAsked
         | Event::TimeLimit { .. }
         | Event::LimitExceeded { .. }
+        | Event::Unprotected(_)
         | Event::GraceOver
         | Event::Lost(_) => ignore(state),
         Event::SlotGranted => reject(state, &event),

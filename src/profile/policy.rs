@@ -152,7 +152,8 @@ pub enum SyscallGroup {
     IoUring,
     /// Typing into a terminal somebody else reads.
     Terminal,
-    /// Sockets of other families than Unix, IPv4, IPv6 and netlink, vsock (which reaches a hypervisor) above all.
+    /// Sockets of other families than Unix, IPv4, IPv6 and netlink, vsock (which reaches a hypervisor) above all; and
+    /// of MPTCP and SMC, for which the kernel opens sockets of its own that no packet filter knows for the job's.
     Sockets,
 }
 

@@ -36,6 +36,8 @@ pub struct HostProbe {
     pub user_namespaces: Result<(), String>,
     /// Why the slots' accounts cannot be used, where they cannot.
     pub accounts: Result<(), String>,
+    /// Why the system's packet filter cannot be used, where it cannot.
+    pub packet_filter: Result<(), String>,
     /// Open files a process of this host may have at most.
     pub open_files_hard: u64,
 }
@@ -230,6 +232,7 @@ fn network(probe: &HostProbe, config: &Config) -> AxisReport {
             &["net"],
             "a network namespace with nothing but loopback",
         ),
+        EgressMode::BlockLan => filtered(probe),
         EgressMode::Open => {
             let why = "egress.mode = \"open\": jobs reach whatever the host reaches, the LAN included";
             report(
@@ -237,6 +240,39 @@ fn network(probe: &HostProbe, config: &Config) -> AxisReport {
                 Standing::Degraded,
                 why,
                 "set egress.mode = \"offline\"",
+            )
+        }
+    }
+}
+
+/// The network axis where a packet filter goes by account.
+fn filtered(probe: &HostProbe) -> AxisReport {
+    let axis = Axis::Network;
+    let offline = "or set egress.mode = \"offline\"";
+    if !probe.root {
+        let why =
+            "not started as root, so no packet filter can be loaded and no job has an account to filter by";
+        return report(axis, Standing::Absent, why, &format!("run as root, {offline}"));
+    }
+    match &probe.packet_filter {
+        Ok(()) => {
+            let by = match probe.os {
+                Os::Linux => "nftables",
+                Os::MacOs => "pf",
+            };
+            let why = format!("{by} rules for the slots' accounts, verified before and during every job");
+            enforced(axis, &why)
+        }
+        Err(why) => {
+            let remedy = match probe.os {
+                Os::Linux => "install nftables and iproute2",
+                Os::MacOs => "`ephemerd egress status` tells more",
+            };
+            report(
+                axis,
+                Standing::Absent,
+                why.clone(),
+                &format!("{remedy}, {offline}"),
             )
         }
     }
@@ -286,6 +322,7 @@ mod tests {
             seccomp: true,
             user_namespaces: Ok(()),
             accounts: Ok(()),
+            packet_filter: Ok(()),
             open_files_hard: 1 << 20,
         }
     }
@@ -342,6 +379,8 @@ mod tests {
 
     #[test]
     fn refuses_a_kernel_without_a_kind_of_namespace_it_needs() {
+        let open = "[egress]\nmode = \"open\"";
+        let offline = "[egress]\nmode = \"offline\"";
         for (kind, axis) in [
             ("mnt", "filesystem"),
             ("pid", "processes"),
@@ -353,12 +392,11 @@ mod tests {
                     missing_namespaces: vec![kind.into()],
                     ..capable()
                 },
-                "",
+                offline,
             )
             .unwrap();
             assert!(why.starts_with(&format!("axis `{axis}` is absent")), "{why}");
         }
-        let open = "[egress]\nmode = \"open\"";
         assert_eq!(
             refused(
                 HostProbe {
@@ -390,15 +428,35 @@ mod tests {
             root: false,
             ..capable()
         };
-        assert!(refused(probe(), "").unwrap().contains("`accounts`"));
+        let offline = "[egress]\nmode = \"offline\"\n";
+        let degraded =
+            |axes: &str| refused(probe(), &format!("{offline}[native]\nallow_degraded = [{axes}]"));
+        assert!(refused(probe(), offline).unwrap().contains("`accounts`"));
+        assert!(degraded("\"accounts\"").unwrap().contains("`limits`"));
+        assert_eq!(degraded("\"accounts\", \"limits\""), None);
+    }
+
+    #[test]
+    fn without_root_or_its_tools_there_is_no_packet_filter_and_no_job() {
+        let without_root = HostProbe {
+            root: false,
+            ..capable()
+        };
+        let native = "[native]\nallow_degraded = [\"accounts\", \"limits\"]";
+        let why = refused(without_root, native).unwrap();
         assert!(
-            refused(probe(), "[native]\nallow_degraded = [\"accounts\"]")
-                .unwrap()
-                .contains("`limits`")
+            why.starts_with("axis `network` is absent: not started as root"),
+            "{why}"
         );
-        assert_eq!(
-            refused(probe(), "[native]\nallow_degraded = [\"accounts\", \"limits\"]"),
-            None
+        assert!(why.contains("egress.mode = \"offline\""), "{why}");
+        let without_nft = HostProbe {
+            packet_filter: Err("`/usr/sbin/nft` is not there".into()),
+            ..capable()
+        };
+        let why = refused(without_nft, "").unwrap();
+        assert!(
+            why.contains("/usr/sbin/nft") && why.contains("install nftables"),
+            "{why}"
         );
     }
 

@@ -13,6 +13,7 @@ use nix::unistd::{ForkResult, fork};
 use serde::{Deserialize, Serialize};
 
 use super::{Reply, Request, scrub, wire};
+use crate::host::egress::canary;
 use crate::host::{Host, Os};
 use crate::job::JobId;
 use crate::sandbox::launch::{Confinement, LaunchPlan};
@@ -170,6 +171,12 @@ impl Warden {
                 let workspace = Workspace::new(&self.data_dir, &job);
                 self.in_worker(number, || Reply::Usage(scrub::usage(&workspace, uid, disk)))
             }
+            Request::Canary { accounts } => self.in_worker(number, || match canary::fly(&accounts) {
+                Ok(attempts) => Reply::Canary { attempts },
+                Err(error) => Reply::Failed {
+                    reason: error.to_string(),
+                },
+            }),
             Request::Folders => {
                 let found = scrub::folders(&self.data_dir);
                 self.reply(number, found.map(|jobs| Reply::Folders { jobs }))

@@ -89,7 +89,9 @@ impl Mac {
 
     fn config(&self) -> String {
         let top = &self.top;
-        format!("[host]\ndata_dir = \"{top}/data\"\n[native]\nslots = 1\nallow_degraded = [\"ipc\"]\n")
+        format!(
+            "[host]\ndata_dir = \"{top}/data\"\n[egress]\nmode = \"offline\"\n[native]\nslots = 1\nallow_degraded = [\"ipc\"]\n"
+        )
     }
 
     fn install(&self) {
@@ -221,13 +223,16 @@ fn host(top: &Utf8Path) -> Host {
             dseditgroup: tool("dseditgroup"),
             getconf: tool("getconf"),
             id: tool("id"),
+            ifconfig: tool("ifconfig"),
             ipcrm: tool("ipcrm"),
             ipcs: tool("ipcs"),
             launchctl: tool("launchctl"),
             log: tool("note"),
+            pfctl: tool("pfctl"),
             sandbox_exec: tool("sandbox-exec"),
             security: tool("security"),
             sw_vers: tool("sw_vers"),
+            sysctl: tool("sysctl"),
             r#true: "/bin/true".into(),
             xcode_select: tool("xcode-select"),
         },

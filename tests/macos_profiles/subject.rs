@@ -6,7 +6,6 @@ use camino::Utf8PathBuf;
 use ephemerd::profile::decide::{Operation, Verdict, macos};
 use ephemerd::profile::expect::Places;
 use ephemerd::profile::policy::Network;
-use ephemerd::profile::render::macos::PROTECTED_PORTS;
 use ephemerd::profile::render::{
     HomebrewInput, RenderError, RenderInput, Rendered, Renderer, System, macos::Places as Mac,
 };
@@ -40,7 +39,7 @@ pub(crate) fn input(release: Release) -> RenderInput {
             user_folder: "/private/var/folders/zz/one".into(),
             developer_dir: "/Applications/Xcode.app/Contents/Developer".into(),
             prefixes: "/opt/eph".into(),
-            protected_ports: PROTECTED_PORTS.to_vec(),
+            protected_ports: vec![22, 5900],
         }),
     }
 }

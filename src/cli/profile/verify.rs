@@ -157,7 +157,7 @@ async fn probe_linux(pipeline: &Pipeline, slot: &Slot, program: &Utf8Path) -> an
         target.shown = shown.map(|rule| rule.path).collect();
     }
     target.process_limit = planner.config().native.limits.processes;
-    if planner.config().egress.mode == EgressMode::Open {
+    if planner.config().egress.mode != EgressMode::Offline {
         target.loopback_port = None;
     }
     let command = vec![
@@ -182,7 +182,7 @@ async fn probe_mac(pipeline: &Pipeline, slot: &Slot, program: &Utf8Path) -> anyh
         .push(planner.data_dir().join("state/ledger.db"));
     let socket = &planner.config().control.socket;
     outside.control_socket = socket.exists().then(|| socket.clone());
-    outside.online = planner.config().egress.mode == EgressMode::Open;
+    outside.online = planner.config().egress.mode != EgressMode::Offline;
     outside.own_port = slot.first_port;
     let command = vec![
         program.to_string(),

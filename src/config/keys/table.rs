@@ -6,6 +6,7 @@ const ABSOLUTE: Kind = Kind::Text("absolute path");
 const PATHS: Kind = Kind::List("absolute paths");
 const POSTURE: Kind = Kind::Choice(&["strict", "standard"]);
 const HOMEBREW: Kind = Kind::Choice(&["own", "shared-read-only", "none"]);
+const PORTS: Kind = Kind::Numbers { min: 1, max: 65535 };
 const TEXT: Kind = Kind::Text("text");
 
 const fn from(min: u32) -> Kind {
@@ -13,7 +14,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 41] = [
+pub const KEYS: [Key; 49] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -235,9 +236,60 @@ pub const KEYS: [Key; 41] = [
     },
     Key {
         name: "egress.mode",
-        kind: Kind::Choice(&["offline", "open"]),
-        default: Some("\"offline\""),
-        doc: "What a job reaches: its own loopback alone, or whatever the host reaches.",
+        kind: Kind::Choice(&["block-lan", "offline", "open"]),
+        default: Some("\"block-lan\""),
+        doc: "What a job reaches: the internet and not the LAN, its own loopback alone, or whatever the host reaches.",
+    },
+    Key {
+        name: "egress.allow",
+        kind: Kind::List("destinations"),
+        default: Some("[]"),
+        doc: "What a job reaches of the LAN or the host all the same; more than one address needs ` force` after it.",
+    },
+    Key {
+        name: "egress.deny",
+        kind: Kind::List("destinations"),
+        default: Some("[]"),
+        doc: "What a job does not reach of the internet; `egress.allow` does not lift it.",
+    },
+    Key {
+        name: "egress.dns",
+        kind: Kind::WordOrList {
+            word: "system",
+            of: "addresses",
+        },
+        default: Some("\"system\""),
+        doc: "The resolvers that jobs may ask: those in `/etc/resolv.conf`, or these.",
+    },
+    Key {
+        name: "egress.dns_ports",
+        kind: PORTS,
+        default: Some("[53]"),
+        doc: "Ports on which a job reaches resolvers and nothing else; `[53, 853]` includes DNS over TLS.",
+    },
+    Key {
+        name: "egress.protect_local_ports",
+        kind: PORTS,
+        default: Some("[22, 5900]"),
+        doc: "Ports of the host's loopback that no job reaches.",
+    },
+    Key {
+        name: "egress.loopback",
+        kind: Kind::Choice(&["shared", "own-ports"]),
+        default: Some("\"shared\""),
+        doc: "Whether a job reaches the port ranges of other slots at the host's loopback.",
+    },
+    Key {
+        name: "egress.log",
+        kind: Kind::Flag,
+        default: Some("false"),
+        doc: "Whether the kernel logs what it blocks.",
+    },
+    Key {
+        name: "egress.on_loss",
+        kind: Kind::Choice(&["stop", "alert"]),
+        default: Some("\"stop\""),
+        doc: "Whether jobs are killed or go on when the packet filter is lost and cannot be loaded again.",
     },
     Key {
         name: "control.socket",

@@ -11,9 +11,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::error::{LedgerError, failed};
 
 /// The schema version this program writes; `PRAGMA user_version` of the file.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = include_str!("schema.sql");
+
+/// What makes each version of the one before it, from version 2 on.
+const MIGRATIONS: [&str; 1] = ["ALTER TABLE job ADD COLUMN egress TEXT"];
 
 /// Longer than any transaction here takes, so that only a stuck process is ever seen as busy.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,7 +47,7 @@ pub(super) fn open(path: &Utf8Path) -> Result<Connection, LedgerError> {
     let found = recognise(&db, path)?;
     keep_private(path).map_err(unmade)?;
     // Connections that make a new file at the same time wait here for each other.
-    if found == 0 {
+    if found < VERSION {
         migrate(&mut db).map_err(told)?;
         recognise(&db, path)?;
     }
@@ -97,14 +100,20 @@ fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
     db.query_row(ask, [], |row| row.get(0))
 }
 
-/// Writes the schema into an empty file. IMMEDIATE, and looked at again inside: another process may have been
-/// quicker.
+/// Writes the schema into an empty file, or makes an older one this version's. IMMEDIATE, and looked at again inside:
+/// another process may have been quicker.
 fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if is_empty(&tx)? {
         tx.execute_batch(SCHEMA)?;
-        tx.pragma_update(None, "user_version", VERSION)?;
+    } else {
+        let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let done = usize::try_from(found - 1).unwrap_or_default();
+        for migration in MIGRATIONS.iter().skip(done) {
+            tx.execute_batch(migration)?;
+        }
     }
+    tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()
 }
 
@@ -147,6 +156,12 @@ mod tests {
     const V1: &str = include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/fixtures/ledger-v1.sql"
+    ));
+
+    /// As version 2 wrote it.
+    const V2: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/ledger-v2.sql"
     ));
 
     fn folder() -> (tempfile::TempDir, Utf8PathBuf) {
@@ -195,7 +210,7 @@ mod tests {
         let (_folder, path) = folder();
         let later = Connection::open(&path).unwrap();
         later
-            .execute_batch("CREATE TABLE job (x); PRAGMA user_version = 2")
+            .execute_batch("CREATE TABLE job (x); PRAGMA user_version = 3")
             .unwrap();
         drop(later);
         let before = fs::read(&path).unwrap();
@@ -204,8 +219,8 @@ mod tests {
             matches!(
                 refused,
                 LedgerError::Newer {
-                    found: 2,
-                    known: 1,
+                    found: 3,
+                    known: 2,
                     ..
                 }
             ),
@@ -292,7 +307,7 @@ mod tests {
         let rows = asked.query_map([], |row| row.get::<_, String>(0)).unwrap();
         let code = |line: &str| line.split("--").next().unwrap_or_default().to_owned();
         rows.map(|sql| sql.unwrap().lines().map(code).collect::<String>())
-            .map(|sql| sql.split_whitespace().collect::<Vec<_>>().join(" "))
+            .map(|sql| sql.split_whitespace().collect())
             .collect()
     }
 
@@ -300,8 +315,41 @@ mod tests {
     fn the_schema_is_still_the_one_of_its_version() {
         let (_folder, path) = folder();
         let written = Connection::open_in_memory().unwrap();
-        written.execute_batch(V1).unwrap();
+        written.execute_batch(V2).unwrap();
         assert_eq!(shape(&open(&path).unwrap()), shape(&written));
+    }
+
+    #[test]
+    fn an_older_ledger_becomes_one_of_this_version_and_keeps_what_it_knows() {
+        let (_folder, path) = folder();
+        Connection::open(&path).unwrap().execute_batch(V1).unwrap();
+        let db = open(&path).unwrap();
+        let written = Connection::open_in_memory().unwrap();
+        written.execute_batch(V2).unwrap();
+        assert_eq!(shape(&db), shape(&written));
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, VERSION);
+        drop(db);
+        assert_eq!(
+            Ledger::open(&path)
+                .unwrap()
+                .jobs(Listing::Newest(10))
+                .unwrap()
+                .len(),
+            3
+        );
+    }
+
+    #[test]
+    fn what_egress_came_to_is_read_back() {
+        let (_folder, path) = folder();
+        Connection::open(&path).unwrap().execute_batch(V2).unwrap();
+        let jobs = Ledger::open(&path).unwrap().jobs(Listing::Newest(10)).unwrap();
+        let told: Vec<String> = jobs
+            .iter()
+            .filter_map(|job| Some(job.egress.as_ref()?.blocked.to_string()))
+            .collect();
+        assert_eq!(told, ["3 packets: 10.0.0.5:22/tcp ×3"]);
     }
 
     #[test]

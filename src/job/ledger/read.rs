@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{Json, Whole, Word};
 use super::{AcquisitionId, Ledger, LedgerError};
+use crate::egress::EgressReport;
 use crate::job::{Acquisition, JobId, Outcome, Repo};
 use crate::slot::Slot;
 use crate::trust::Route;
@@ -50,6 +51,9 @@ pub struct JobRow {
     pub exited_ms: Option<u64>,
     /// When it was over; scrubbing is up to here.
     pub finished_ms: Option<u64>,
+    /// What it was kept from by a packet filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressReport>,
 }
 
 /// A job entering a state.
@@ -226,5 +230,6 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         started_ms: whole("started_ms")?,
         exited_ms: whole("exited_ms")?,
         finished_ms: whole("finished_ms")?,
+        egress: row.get::<_, Option<Json<_>>>("egress")?.map(|json| json.0),
     })
 }

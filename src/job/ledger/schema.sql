@@ -1,4 +1,4 @@
--- Schema version 1. Any change here is a new version: a migration in open.rs and a fixture in tests/fixtures.
+-- Schema version 2. Any change here is a new version: a migration in open.rs and a fixture in tests/fixtures.
 CREATE TABLE job (
     id               TEXT PRIMARY KEY NOT NULL,
     repo             TEXT NOT NULL,
@@ -17,7 +17,8 @@ CREATE TABLE job (
     claimed_ms       INTEGER,
     started_ms       INTEGER,
     exited_ms        INTEGER,
-    finished_ms      INTEGER
+    finished_ms      INTEGER,
+    egress           TEXT                       -- JSON, egress::EgressReport
 ) STRICT;
 CREATE INDEX job_finished ON job (finished_ms);
 

@@ -81,6 +81,7 @@ fn finish(ledger: &Ledger, id: &JobId, clean: bool, now: SystemTime) -> Result<(
             memory_peak_byte: Some(1 << 33),
             output_byte: 12,
         },
+        egress: None,
     };
     ledger.finish(id, &ending, now)
 }
@@ -266,6 +267,7 @@ fn axes_that_are_not_json_are_refused_and_the_job_stays_unfinished() {
         clean: true,
         axes: "{",
         usage: Usage::default(),
+        egress: None,
     };
     assert!(ledger.finish(&id(1), &ending, at(2)).is_err());
     assert_eq!(ledger.unfinished().unwrap().len(), 1);

@@ -6,7 +6,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::host::Os;
 use crate::profile::render::System;
-use crate::profile::render::macos::{PROTECTED_PORTS, Places, resolved_spelling};
+use crate::profile::render::macos::{Places, resolved_spelling};
 use crate::profile::sbpl::Release;
 use crate::workspace::{self, Workspace, homebrew};
 
@@ -116,7 +116,7 @@ impl Platform {
     }
 
     /// What a profile for a job in slot `slot` is rendered with; `None` when the host has no such slot.
-    pub(super) fn system(&self, slot: u32) -> Option<System> {
+    pub(super) fn system(&self, slot: u32, protected_ports: &[u16]) -> Option<System> {
         let host = match self {
             Self::Linux => return Some(System::Linux),
             Self::MacOs(host) => host,
@@ -132,7 +132,7 @@ impl Platform {
                 .clone()
                 .unwrap_or_else(|| COMMAND_LINE_TOOLS.into()),
             prefixes: host.prefixes.clone(),
-            protected_ports: PROTECTED_PORTS.to_vec(),
+            protected_ports: protected_ports.to_vec(),
         }))
     }
 
@@ -194,8 +194,8 @@ mod tests {
     #[test]
     fn a_slot_the_mac_does_not_have_has_no_profile() {
         let mac = Platform::MacOs(MacHost::example(Release::NEWEST, 2, "_ephemerd"));
-        assert!(mac.system(2).is_some());
-        assert_eq!(mac.system(3), None);
-        assert_eq!(Platform::Linux.system(3), Some(System::Linux));
+        assert!(mac.system(2, &[]).is_some());
+        assert_eq!(mac.system(3, &[]), None);
+        assert_eq!(Platform::Linux.system(3, &[]), Some(System::Linux));
     }
 }

@@ -98,6 +98,38 @@ fn a_host_that_cannot_enforce_the_profile_refuses_and_scrubs() {
 }
 
 #[test]
+fn a_job_without_its_protection_is_killed_at_once_even_while_it_is_asked_politely() {
+    let gone = || Event::Unprotected("the egress filter is lost".into());
+    let outcome = Outcome::Failed {
+        reason: "the egress filter is lost".into(),
+    };
+    let running = after_start(&[gone(), gone(), Event::Signalled { signal: 9 }, scrubbed()]);
+    assert_eq!(running.state, done(outcome));
+    assert!(!running.effects.contains(&Effect::StopPolitely));
+    assert_eq!(
+        running
+            .effects
+            .iter()
+            .filter(|effect| **effect == Effect::Kill)
+            .count(),
+        1
+    );
+
+    let stopping = after_start(&[Event::CancelAsked, gone()]);
+    assert_eq!(
+        stopping.effects.last_chunk(),
+        Some(&[Effect::Kill, Effect::ArmGrace])
+    );
+    assert_eq!(
+        stopping.state,
+        State::Stopping {
+            why: StopWhy::Cancelled,
+            killed: true
+        }
+    );
+}
+
+#[test]
 fn a_command_that_ignores_the_polite_signal_is_killed() {
     let story = after_start(&[
         Event::TimeLimit { limit_s: 60 },
@@ -213,6 +245,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::CancelAsked),
         (1u64..9).prop_map(|limit_s| Event::TimeLimit { limit_s }),
         Just(Event::LimitExceeded { what: "disk".into() }),
+        Just(Event::Unprotected("no filter".into())),
         Just(Event::GraceOver),
         Just(Event::Lost("gone".into())),
         proptest::collection::vec("[a-z]{1,4}", 0..2).prop_map(|leftovers| Event::Scrubbed { leftovers }),
@@ -295,6 +328,7 @@ proptest! {
             Just(StopWhy::Cancelled),
             (1u64..9).prop_map(|limit_s| StopWhy::TimeLimit { limit_s }),
             Just(StopWhy::OverLimit { what: "memory".into() }),
+            Just(StopWhy::Unprotected { why: "no filter".into() }),
         ],
         rest in proptest::collection::vec(event(), 0..24),
     ) {
@@ -302,6 +336,7 @@ proptest! {
             StopWhy::Cancelled => Event::CancelAsked,
             StopWhy::TimeLimit { limit_s } => Event::TimeLimit { limit_s },
             StopWhy::OverLimit { what } => Event::LimitExceeded { what },
+            StopWhy::Unprotected { why } => Event::Unprotected(why),
         };
         match after_start(&[&[stop], rest.as_slice()].concat()).state {
             State::Stopping { why, .. } => prop_assert_eq!(why, first),

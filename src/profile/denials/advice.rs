@@ -24,7 +24,7 @@ pub enum Advice {
         /// The path.
         path: Utf8PathBuf,
     },
-    /// `egress.mode = "open"`, which is for every job.
+    /// `egress.mode = "block-lan"`, which is for every job.
     Egress,
     /// Nothing, on purpose.
     OnPurpose {
@@ -242,9 +242,9 @@ fn connect(job: &JobId, target: &str, ground: &Ground) -> Advice {
 fn network(ground: &Ground) -> Advice {
     match ground.egress {
         EgressMode::Offline => Advice::Egress,
-        EgressMode::Open => {
-            Advice::no_grant("`egress.mode` is open already; the profile denies this for another reason")
-        }
+        EgressMode::BlockLan | EgressMode::Open => Advice::no_grant(
+            "`egress.mode` lets jobs onto the network already; the profile denies this for another reason",
+        ),
     }
 }
 
@@ -406,18 +406,17 @@ mod tests {
     }
 
     #[test]
-    fn connections_and_names_need_egress_unless_it_is_open() {
+    fn connections_and_names_need_egress_unless_there_is_a_network() {
         for target in ["remote:*:443", "1.1.1.1:443", "/private/var/run/mDNSResponder"] {
             assert_eq!(told("network-outbound", target), "egress");
         }
         assert_eq!(told("mach-lookup", "com.apple.dnssd.service"), "egress");
-        let open = Ground {
-            egress: EgressMode::Open,
-            ..ground()
-        };
-        let job: JobId = "mwt2vlf2ewj".parse().unwrap();
-        let advice = advise(&job, "network-outbound", Some("remote:*:443"), &open);
-        assert!(matches!(advice, Advice::NoGrant { .. }), "{advice:?}");
+        for egress in [EgressMode::BlockLan, EgressMode::Open] {
+            let online = Ground { egress, ..ground() };
+            let job: JobId = "mwt2vlf2ewj".parse().unwrap();
+            let advice = advise(&job, "network-outbound", Some("remote:*:443"), &online);
+            assert!(matches!(advice, Advice::NoGrant { .. }), "{advice:?}");
+        }
     }
 
     #[test]

@@ -66,9 +66,6 @@ const TEMPLATES: [(&str, &str); 14] = [
     ),
 ];
 
-/// Ports of the machine itself that no job reaches: remote login and screen sharing.
-pub const PROTECTED_PORTS: [u16; 2] = [22, 5900];
-
 /// Links at the root of a macOS system that lead into /private.
 const LINKS: [&str; 3] = ["/etc", "/tmp", "/var"];
 

@@ -81,6 +81,11 @@ fn network(probe: &HostProbe, config: &Config) -> AxisReport {
             Axis::Network,
             "Seatbelt: no connection leaves this Mac; loopback is shared with the host",
         ),
+        // What a packet filter cannot tell by account, ICMP for one, the profile closes.
+        EgressMode::BlockLan => match seatbelt(probe, Axis::Network, "") {
+            by_profile if by_profile.standing != Standing::Enforced => by_profile,
+            _ => super::filtered(probe),
+        },
         EgressMode::Open => {
             let why = "egress.mode = \"open\": jobs reach whatever the host reaches, the LAN included";
             report(
@@ -124,6 +129,7 @@ mod tests {
             seccomp: false,
             user_namespaces: Ok(()),
             accounts: Ok(()),
+            packet_filter: Ok(()),
             open_files_hard: 1 << 20,
         }
     }

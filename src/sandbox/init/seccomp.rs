@@ -1,6 +1,6 @@
 //! Step `seccomp`: turns the policy's groups into a filter and installs it.
 //!
-//! The filter is a list of comparisons with four answers: `EPERM` for what a job may not do; success without
+//! The filter is a list of comparisons with five answers: `EPERM` for what a job may not do; success without
 //! effect for a change of the core dump limit, which hardened programs make and take a failure of for fatal;
 //! `ENOSYS` for what must look missing, which is `clone3`, after which libc falls back to `clone`, and on x86-64 the whole x32
 //! table, whose numbers have bit 30 set and which a list of numbers says nothing about; and the end of the
@@ -47,6 +47,13 @@ const NATIVE: u32 = 0xc000_003e;
 /// linux/audit.h
 #[cfg(target_arch = "aarch64")]
 const NATIVE: u32 = 0xc000_00b7;
+
+/// Protocols for which the kernel itself opens further TCP sockets, whose owner is not the job's account, so that a
+/// packet filter does not know them for the job's: `IPPROTO_SMC` and `IPPROTO_MPTCP` (linux/in.h).
+const OF_THE_KERNELS_OWN: [u32; 2] = [256, 262];
+
+/// What programs take for a kernel without such a protocol; they go on with plain TCP.
+const UNSUPPORTED: To = To::Answer(FAIL_WITH | libc::EPROTONOSUPPORT.unsigned_abs());
 
 /// `RLIMIT_CORE`, asm-generic/resource.h
 const CORE_LIMIT: u32 = 4;
@@ -157,7 +164,7 @@ fn assemble(groups: &BTreeSet<SyscallGroup>) -> Vec<sock_filter> {
     }
     lines.push(Line::Answer(ALLOW));
     lines.extend(of_arguments);
-    for answer in [refuse, To::Answer(PRETEND), missing, kill] {
+    for answer in [refuse, To::Answer(PRETEND), missing, UNSUPPORTED, kill] {
         if let To::Answer(value) = answer {
             lines.extend([Line::Label(answer), Line::Answer(value)]);
         }
@@ -212,8 +219,9 @@ fn arguments(group: SyscallGroup, name: &str) -> Option<Vec<Line>> {
             tests.extend([
                 Line::Answer(FAIL_WITH | libc::EPERM.unsigned_abs()),
                 Line::Label(allowed),
-                Line::Answer(ALLOW),
             ]);
+            tests.extend(is_one_of(THIRD_ARGUMENT, &OF_THE_KERNELS_OWN, UNSUPPORTED));
+            tests.push(Line::Answer(ALLOW));
             Some(tests)
         }
         (SyscallGroup::Kernel, "setrlimit") => {
@@ -402,6 +410,7 @@ mod tests {
     #[test]
     fn only_some_arguments_of_clone_ioctl_and_socket_are_refused() {
         let of = |name, arguments| answer(&all(), NATIVE, number(name).unwrap(), arguments);
+        let socket = |arguments: [u32; 4]| answer(&all(), NATIVE, number("socket").unwrap(), arguments);
         let user = libc::CLONE_NEWUSER.unsigned_abs();
         assert_eq!(of("clone", [17, 0]), ALLOW);
         assert_eq!(of("clone", [17 | user, 0]), REFUSED);
@@ -416,7 +425,11 @@ mod tests {
             (17, REFUSED),
             (40, REFUSED),
         ] {
-            assert_eq!(of("socket", [family, 0]), expected, "family {family}");
+            assert_eq!(socket([family, 0, 0, 0]), expected, "family {family}");
+        }
+        for (protocol, expected) in [(6, ALLOW), (256, FAIL_WITH | 93), (262, FAIL_WITH | 93)] {
+            assert_eq!(socket([2, 1, protocol, 0]), expected, "protocol {protocol}");
+            assert_eq!(socket([17, 1, protocol, 0]), REFUSED);
         }
     }
 

@@ -61,8 +61,14 @@ impl Site {
             more if more.contains("[native]\n") => more.replacen("[native]\n", none, 1),
             more => format!("{none}{more}"),
         };
+        // Tests share this host's network; those about a packet filter have one of their own and say so.
+        let offline = if more.contains("[egress]") {
+            ""
+        } else {
+            "\n[egress]\nmode = \"offline\"\n"
+        };
         let text = format!(
-            "[host]\ndata_dir = {data_dir:?}\naccount = {account:?}\n[trust]\ndefault = \"refuse\"\n[trust.repos]\n{trust}{more}",
+            "[host]\ndata_dir = {data_dir:?}\naccount = {account:?}\n[trust]\ndefault = \"refuse\"\n[trust.repos]\n{trust}{more}{offline}",
             data_dir = self.data_dir,
             account = self.family.name,
         );

@@ -1,0 +1,298 @@
+//! The language of macOS's packet filter: rules read back from text, and what pfctl(8) says.
+//!
+//! Nothing of this was tried on a Mac by us. What pfctl prints was published by others, who ran it on macOS 26.5.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::Blocked;
+use super::rules::{Chains, Line, ReadError, Verdict};
+use super::words::Words;
+
+/// The anchor of the stock configuration that ours hangs on: its rules go through the children of `com.apple`, in
+/// the order of their names, and no further down (`pf_step_into_anchor` in xnu's `bsd/net/pf.c`).
+pub const PARENT: &str = "com.apple";
+
+/// What the main ruleset must have: the stock line through which our anchor is asked.
+const HOOK: &str = "anchor \"com.apple/*\" all";
+
+/// What pfctl writes to standard error though nothing is wrong.
+const HARMLESS: [&str; 9] = [
+    "No ALTQ support in kernel",
+    "ALTQ related functions disabled",
+    "pfctl: Use of -f option, could result in flushing of rules",
+    "present in the main ruleset added by the system at startup.",
+    "See /etc/pf.conf for further details.",
+    "pf enabled",
+    "rules cleared",
+    "nat cleared",
+    "dummynet cleared",
+];
+
+/// The anchor of the installation whose table is called `name`. Not one of the names that xnu takes for its own
+/// (`com.apple/250.ApplicationFirewall` and others): beside those alone, Network.framework may go around the sockets
+/// that `user` rules look at.
+pub fn anchor(name: &str) -> String {
+    format!("{PARENT}/250.{name}")
+}
+
+/// Reads the text that [`super::render`] writes for macOS.
+///
+/// # Errors
+/// A line that is not written so.
+pub fn read(text: &str) -> Result<Chains, ReadError> {
+    let mut tables: BTreeMap<&str, Vec<IpNet>> = BTreeMap::new();
+    let mut chains = Chains::default();
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let mut words = Words::of(number, line);
+        if words.take("table") {
+            let name = words.must("a name")?;
+            words.expect("const")?;
+            tables.insert(name, words.nets()?);
+            words.end()?;
+            continue;
+        }
+        let (uid, line) = rule(&mut words, (number, line), &tables)?;
+        words.end()?;
+        chains.by_uid.entry(uid).or_default().push(line);
+    }
+    Ok(chains)
+}
+
+fn rule(
+    words: &mut Words<'_>,
+    (number, text): (usize, &str),
+    tables: &BTreeMap<&str, Vec<IpNet>>,
+) -> Result<(u32, Line), ReadError> {
+    let verdict = match words.must("a rule")? {
+        "block" => {
+            words.expect("return")?;
+            Verdict::Deny
+        }
+        "pass" => Verdict::Allow,
+        other => return Err(words.error(format!("`{other}` begins no rule"))),
+    };
+    words.expect("out")?;
+    words.take("log");
+    // Without it a later rule would decide.
+    words.expect("quick")?;
+    let mut line = Line {
+        number,
+        text: text.to_owned(),
+        verdict,
+        on_loopback: false,
+        nets: None,
+        transports: vec![],
+        ports: vec![],
+    };
+    if words.take("on") {
+        words.expect("lo0")?;
+        line.on_loopback = true;
+    }
+    let family = if words.take("inet") {
+        Some(true)
+    } else {
+        words.take("inet6").then_some(false)
+    };
+    words.expect("proto")?;
+    let names = words.values("a protocol")?;
+    let read = names.iter().map(|name| words.parse(name, "tcp or udp"));
+    line.transports = read.collect::<Result<_, _>>()?;
+    for word in ["from", "any", "to"] {
+        words.expect(word)?;
+    }
+    line.nets = addresses(words, tables)?;
+    if let (Some(v4), Some(nets)) = (family, &mut line.nets) {
+        nets.retain(|net| matches!(net, IpNet::V4(_)) == v4);
+    }
+    if words.take("port") {
+        line.ports = words.ports(':')?;
+    }
+    words.expect("user")?;
+    let uid = words.must("an account's number")?;
+    let uid = words.parse(uid, "an account's number")?;
+    match verdict {
+        Verdict::Deny => {
+            words.expect("label")?;
+            words.must("a label")?;
+        }
+        Verdict::Allow => {
+            words.expect("no")?;
+            words.expect("state")?;
+        }
+    }
+    Ok((uid, line))
+}
+
+fn addresses(
+    words: &mut Words<'_>,
+    tables: &BTreeMap<&str, Vec<IpNet>>,
+) -> Result<Option<Vec<IpNet>>, ReadError> {
+    if words.take("any") {
+        return Ok(None);
+    }
+    for (name, nets) in tables {
+        if words.take(name) {
+            return Ok(Some(nets.clone()));
+        }
+    }
+    words.nets().map(Some)
+}
+
+/// The rules in a text of pfctl's own, which says other things as well: what `-nv -f` makes of a file, and what `-s
+/// rules` shows of an anchor. Of the same rules both print the same.
+pub fn normal_form(printed: &str) -> Vec<String> {
+    let is_rule = |line: &&str| line.starts_with("block ") || line.starts_with("pass ");
+    printed
+        .lines()
+        .map(str::trim_end)
+        .filter(is_rule)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The addresses that `-t TABLE -T show` prints, one a line.
+pub fn table(printed: &str) -> Vec<IpNet> {
+    let net = |line: &str| {
+        let text = line.trim();
+        text.parse()
+            .ok()
+            .or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()))
+    };
+    IpNet::aggregate(&printed.lines().filter_map(net).collect())
+}
+
+/// Whether `-s info` says that the filter is on.
+pub fn is_enabled(info: &str) -> bool {
+    info.lines()
+        .any(|line| line.trim_start().starts_with("Status: Enabled"))
+}
+
+/// Why our anchor is not asked, by the main ruleset that `-s rules` shows; `None` when it is.
+pub fn unreached(main: &str) -> Option<String> {
+    let rules: Vec<&str> = main
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let Some(hook) = rules.iter().position(|rule| *rule == HOOK) else {
+        return Some(format!("the main ruleset has no `{HOOK}`"));
+    };
+    let shadow = rules[..hook]
+        .iter()
+        .find(|rule| rule.split_whitespace().any(|word| word == "quick"));
+    shadow.map(|rule| format!("`{rule}` of the main ruleset decides before ours are asked"))
+}
+
+/// The token that `-E` prints: whoever gives it back with `-X` no longer needs the filter.
+pub fn token(printed: &str) -> Option<String> {
+    printed.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let value = value.trim();
+        let is_token =
+            name.trim() == "Token" && !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+        is_token.then(|| value.to_owned())
+    })
+}
+
+/// The first line on standard error that says that something is wrong: pfctl often ends with 0 all the same.
+pub fn complaint(stderr: &str) -> Option<&str> {
+    let is_harmless = |line: &&str| {
+        line.is_empty()
+            || HARMLESS.contains(line)
+            || line.starts_with("Token :")
+            || line.ends_with(" tables deleted.")
+            || line.ends_with(" table addresses deleted.")
+            || line.ends_with(" states cleared")
+    };
+    stderr.lines().map(str::trim).find(|line| !is_harmless(line))
+}
+
+/// What was blocked, by slot, from the labels that `-s labels` prints: `LABEL EVALUATIONS PACKETS BYTES …`.
+pub fn blocked(labels: &str) -> BTreeMap<u32, Blocked> {
+    let mut blocked: BTreeMap<u32, Blocked> = BTreeMap::new();
+    for line in labels.lines() {
+        let mut words = line.split_whitespace();
+        let slot = words
+            .next()
+            .and_then(|label| label.strip_prefix("ephemerd:")?.parse().ok());
+        let packets = words.nth(1).and_then(|packets| packets.parse::<u64>().ok());
+        if let (Some(slot), Some(packets)) = (slot, packets) {
+            blocked.entry(slot).or_default().packets += packets;
+        }
+    }
+    blocked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stock_ruleset_asks_our_anchor() {
+        let stock = "scrub-anchor \"com.apple/*\" all fragment reassemble\nanchor \"com.apple/*\" all\n\
+                     anchor \"com.apple.internet-sharing\" all\n";
+        assert_eq!(unreached(stock), None);
+        assert_eq!(
+            unreached(&format!("pass in all flags S/SA keep state\n{stock}")),
+            None
+        );
+    }
+
+    #[test]
+    fn a_flushed_or_shadowed_ruleset_does_not_ask_it() {
+        assert!(unreached("").unwrap().contains("has no `anchor"));
+        assert!(unreached("anchor \"com.apple.internet-sharing\" all\n").is_some());
+        let shadowed =
+            unreached("pass quick all flags S/SA keep state\nanchor \"com.apple/*\" all\n").unwrap();
+        assert!(shadowed.starts_with("`pass quick all"), "{shadowed}");
+        assert_eq!(
+            unreached("anchor \"com.apple/*\" all\nblock drop quick all\n"),
+            None
+        );
+    }
+
+    #[test]
+    fn what_pfctl_says_is_told_apart() {
+        assert!(is_enabled(
+            "Status: Enabled for 55 days 16:31:28          Debug: Urgent\n"
+        ));
+        assert!(!is_enabled(
+            "Status: Disabled for 0 days 00:00:01         Debug: Urgent\n"
+        ));
+        assert!(!is_enabled(""));
+        let enabled = "No ALTQ support in kernel\nALTQ related functions disabled\npf enabled\nToken : 15447822800193098702\n";
+        assert_eq!(token(enabled).as_deref(), Some("15447822800193098702"));
+        assert_eq!(token("Token : \n"), None);
+        assert_eq!(complaint(enabled), None);
+        assert_eq!(
+            complaint("No ALTQ support in kernel\npfctl: DIOCGETRULES: Invalid argument\n"),
+            Some("pfctl: DIOCGETRULES: Invalid argument")
+        );
+        assert_eq!(
+            complaint("stdin:1: syntax error\n"),
+            Some("stdin:1: syntax error")
+        );
+    }
+
+    #[test]
+    fn blocked_packets_are_added_up_by_slot() {
+        let labels = "ephemerd:1 42 3 180 0 0 3 180\nephemerd:1 10 2 120\nephemerd:2 1 0 0\nother 5 5 5\n";
+        let found = blocked(labels);
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[&1].packets, found[&2].packets), (5, 0));
+    }
+
+    #[test]
+    fn tables_are_read_as_they_are_shown() {
+        let shown = "   10.0.0.0/8\n   192.0.0.8\n   fc00::/7\n";
+        let nets = ["10.0.0.0/8", "192.0.0.8/32", "fc00::/7"].map(|net| net.parse::<IpNet>().unwrap());
+        assert_eq!(table(shown), nets);
+    }
+}

@@ -1,0 +1,244 @@
+//! The canary: tries whether an account is kept from an address that it may not reach, without a packet leaving this
+//! machine.
+//!
+//! The loopback interface gets two addresses out of ranges that are denied. This process listens on them and
+//! connects, which must work; then a child that has become the account does the same, which must fail, and connects to
+//! 127.0.0.1, which must work. Rules can be loaded, counted and compared, and still not be asked; nothing but a
+//! packet shows that.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Gid, Uid, fork, pipe, setgid, setuid};
+use serde::{Deserialize, Serialize};
+
+use super::{EgressError, TIMEOUT};
+use crate::egress::ranges::{CANARY_V4 as V4, CANARY_V6 as V6};
+use crate::egress::{Transport, Verdict};
+use crate::host::command::{self, CommandSpec};
+use crate::host::{Host, Os, os};
+use crate::slot::Account;
+
+/// How long a connection within this machine may take. One that is neither accepted nor refused by then was dropped.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The account that tried.
+    pub account: String,
+    /// By which protocol.
+    pub transport: Transport,
+    /// Where to.
+    pub to: SocketAddr,
+    /// What must come of it.
+    pub wanted: Verdict,
+    /// What came of it.
+    pub found: Verdict,
+    /// What the system said.
+    pub said: String,
+}
+
+impl Attempt {
+    /// Whether it is as it must be.
+    pub fn is_met(&self) -> bool {
+        self.wanted == self.found
+    }
+}
+
+/// Gives the loopback interface the canary's addresses, where it has not got them.
+///
+/// # Errors
+/// The tool fails. Where this host has no IPv6, its address is left out.
+pub(super) fn add_addresses(host: &Host) -> Result<(), EgressError> {
+    let addresses = [IpAddr::V4(V4)]
+        .into_iter()
+        .chain(has_v6().then_some(IpAddr::V6(V6)));
+    for address in addresses {
+        if UdpSocket::bind((address, 0)).is_err() {
+            let spec = alias(host, address, true);
+            command::run(&spec)?.require_success(&spec)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes them away again, where they are.
+pub(super) fn remove_addresses(host: &Host) {
+    for address in [IpAddr::V4(V4), IpAddr::V6(V6)] {
+        if UdpSocket::bind((address, 0)).is_ok() {
+            // An address that stays does no harm.
+            let _ = command::run(&alias(host, address, false));
+        }
+    }
+}
+
+fn has_v6() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+/// The command that adds the address to the loopback interface, or removes it: ip-address(8), ifconfig(8).
+fn alias(host: &Host, address: IpAddr, add: bool) -> CommandSpec {
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    let net = format!("{address}/{length}");
+    match host.os {
+        Os::Linux => {
+            let verb = if add { "add" } else { "del" };
+            CommandSpec::new(&host.tools.ip, &["address", verb, &net, "dev", "lo"], TIMEOUT)
+        }
+        Os::MacOs => {
+            let family = if address.is_ipv4() { "inet" } else { "inet6" };
+            let verb = if add { "alias" } else { "-alias" };
+            let what = if add { net } else { address.to_string() };
+            CommandSpec::new(&host.mac.ifconfig, &["lo0", family, &what, verb], TIMEOUT)
+        }
+    }
+}
+
+/// Listens on one address by both protocols.
+struct Ears {
+    tcp: TcpListener,
+    udp: UdpSocket,
+}
+
+impl Ears {
+    fn on(address: IpAddr) -> io::Result<Self> {
+        let ears = Self {
+            tcp: TcpListener::bind((address, 0))?,
+            udp: UdpSocket::bind((address, 0))?,
+        };
+        ears.udp.set_nonblocking(true)?;
+        Ok(ears)
+    }
+
+    /// Whether a datagram has come; within this machine it comes before sending it returns.
+    fn has_heard(&self) -> bool {
+        self.udp.recv(&mut [0]).is_ok()
+    }
+}
+
+/// Tries as each of `accounts`, and before that as this process. Forks: only a process with a single thread may call
+/// it.
+///
+/// # Errors
+/// The addresses are not there, this process cannot use them itself, or an account cannot be become.
+pub fn fly(accounts: &[Account]) -> io::Result<Vec<Attempt>> {
+    let mut pairs = vec![(IpAddr::V4(V4), IpAddr::V4(Ipv4Addr::LOCALHOST))];
+    if has_v6() {
+        pairs.push((IpAddr::V6(V6), IpAddr::V6(Ipv6Addr::LOCALHOST)));
+    }
+    let mut attempts = Vec::new();
+    for (denied, own) in pairs {
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {denied}: {error}"));
+        let (denied, own) = (Ears::on(denied).map_err(named)?, Ears::on(own)?);
+        let owner = format!("uid {}", nix::unistd::geteuid());
+        let control = [(&denied, Verdict::Allow)];
+        for attempt in tried(&owner, &control, run_here)? {
+            if !attempt.is_met() {
+                let Attempt {
+                    account, to, said, ..
+                } = attempt;
+                return Err(io::Error::other(format!(
+                    "{account} itself does not reach {to}: {said}"
+                )));
+            }
+        }
+        for account in accounts {
+            let targets = [(&denied, Verdict::Deny), (&own, Verdict::Allow)];
+            attempts.extend(tried(&account.name, &targets, |targets| {
+                run_as(account, targets)
+            })?);
+        }
+    }
+    Ok(attempts)
+}
+
+type Targets = [(Transport, SocketAddr)];
+
+/// What comes of trying every target; `run` says what the system said to each, nothing when all was well.
+fn tried(
+    account: &str,
+    targets: &[(&Ears, Verdict)],
+    run: impl FnOnce(&Targets) -> io::Result<Vec<String>>,
+) -> io::Result<Vec<Attempt>> {
+    let mut list = Vec::new();
+    for (ears, _) in targets {
+        list.push((Transport::Tcp, ears.tcp.local_addr()?));
+        list.push((Transport::Udp, ears.udp.local_addr()?));
+    }
+    let said = run(&list)?;
+    let mut attempts = Vec::new();
+    for ((transport, to), said) in list.into_iter().zip(said) {
+        let (ears, wanted) = targets[attempts.len() / 2];
+        // A datagram that is sent without an error counts only when it has come.
+        let passed = match transport {
+            Transport::Tcp => said.is_empty(),
+            Transport::Udp => ears.has_heard(),
+        };
+        attempts.push(Attempt {
+            account: account.to_owned(),
+            transport,
+            to,
+            wanted,
+            found: if passed { Verdict::Allow } else { Verdict::Deny },
+            said,
+        });
+    }
+    Ok(attempts)
+}
+
+fn run_here(targets: &Targets) -> io::Result<Vec<String>> {
+    Ok(targets.iter().map(|target| attempt(*target)).collect())
+}
+
+/// What the system says to one attempt; nothing when all is well.
+fn attempt((transport, to): (Transport, SocketAddr)) -> String {
+    let done = match transport {
+        Transport::Tcp => TcpStream::connect_timeout(&to, WITHIN).map(drop),
+        Transport::Udp => {
+            let any: IpAddr = if to.is_ipv4() {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            };
+            UdpSocket::bind((any, 0)).and_then(|socket| socket.send_to(&[0], to).map(drop))
+        }
+    };
+    done.err().map(|error| error.to_string()).unwrap_or_default()
+}
+
+/// As [`run_here`], in a child that has become the account.
+fn run_as(account: &Account, targets: &Targets) -> io::Result<Vec<String>> {
+    let (reader, writer) = pipe()?;
+    // SAFETY: the caller has a single thread, so the child may do whatever it likes.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            drop(reader);
+            let said = become_account(account)
+                .and_then(|()| run_here(targets))
+                .and_then(|said| Ok(serde_json::to_vec(&said)?))
+                .and_then(|said| std::fs::File::from(writer).write_all(&said));
+            // SAFETY: ends the child without running the parent's destructors.
+            unsafe { libc::_exit(i32::from(said.is_err())) }
+        }
+        ForkResult::Parent { child } => {
+            drop(writer);
+            let mut said = Vec::new();
+            std::fs::File::from(reader.as_fd().try_clone_to_owned()?).read_to_end(&mut said)?;
+            waitpid(child, None)?;
+            serde_json::from_slice(&said)
+                .map_err(|_| io::Error::other(format!("could not try as `{}`", account.name)))
+        }
+    }
+}
+
+fn become_account(account: &Account) -> io::Result<()> {
+    os::set_only_group(account.gid)?;
+    setgid(Gid::from_raw(account.gid))?;
+    setuid(Uid::from_raw(account.uid))?;
+    Ok(())
+}
