@@ -29,6 +29,9 @@ use crate::warden::{Reply, Request};
 /// How often the filter is verified while jobs run, whatever the system tells.
 pub const INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often rules that somebody changes again and again are loaded again in a row before they count as lost.
+const TURNS: u32 = 10;
+
 /// Destinations that are remembered of one slot; jobs can make up as many as they like.
 const DESTINATIONS_MAX: usize = 256;
 
@@ -83,6 +86,13 @@ pub struct Leave {
     shared: Arc<Shared>,
     slot: u32,
     incidents_before: usize,
+}
+
+/// How the rules were found; either way they are as they should be afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    AsTheyShouldBe,
+    Changed,
 }
 
 impl Keeper {
@@ -200,10 +210,35 @@ impl Keeper {
         }
     }
 
+    /// Compares and tries. Whoever changes the rules between the two, or while they are loaded again, is met at the
+    /// next turn. What counts as lost is a canary that gets through rules in which nothing was wrong, twice.
     async fn verify(&self, accounts: Vec<Account>, warden: &Warden) -> Result<(), KeeperError> {
-        let shared = Arc::clone(&self.shared);
-        let compared = tokio::task::spawn_blocking(move || shared.compare()).await;
-        compared.map_err(|error| KeeperError::Canary(error.to_string()))??;
+        let mut unexplained = 0;
+        let mut turn = 1;
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let compared = tokio::task::spawn_blocking(move || shared.compare()).await;
+            let compared = compared.map_err(|error| KeeperError::Canary(error.to_string()))?;
+            let failure = match compared {
+                Ok(found) => match self.fly(accounts.clone(), warden).await {
+                    Err(failure @ KeeperError::Canary(_)) => {
+                        unexplained += u32::from(found == Found::AsTheyShouldBe);
+                        failure
+                    }
+                    done => return done,
+                },
+                Err(failure @ EgressError::Lost { .. }) => failure.into(),
+                Err(failure) => return Err(failure.into()),
+            };
+            if unexplained > 1 || turn == TURNS {
+                return Err(failure);
+            }
+            turn += 1;
+        }
+    }
+
+    /// Tries the rules as these accounts.
+    async fn fly(&self, accounts: Vec<Account>, warden: &Warden) -> Result<(), KeeperError> {
         if accounts.is_empty() {
             return Ok(());
         }
@@ -237,7 +272,7 @@ impl Shared {
     }
 
     /// Follows the network around this host, compares the rules and loads them again where they were changed.
-    fn compare(&self) -> Result<(), EgressError> {
+    fn compare(&self) -> Result<Found, EgressError> {
         let mut state = self.state();
         let around = egress::surroundings(&self.host)?;
         let policy = Policy::new(
@@ -253,7 +288,10 @@ impl Shared {
             egress::load(&self.host, &state.expected)?;
         }
         match egress::verify(&self.host, &state.expected) {
-            Ok(blocked) => state.count(blocked),
+            Ok(blocked) => {
+                state.count(blocked);
+                Ok(Found::AsTheyShouldBe)
+            }
             Err(EgressError::Lost { why }) => {
                 egress::load(&self.host, &state.expected)?;
                 let blocked = egress::verify(&self.host, &state.expected)?;
@@ -261,10 +299,10 @@ impl Shared {
                 warn!("{incident}");
                 state.incidents.push(incident);
                 state.count(blocked);
+                Ok(Found::Changed)
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 mod census;
 mod daemon;
 mod family;
+pub(crate) mod net;
 mod site;
 
 pub(crate) use census::{Census, processes_of, status_field};

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use camino::Utf8PathBuf;
 use ephemerd::control::{Answer, Ask, StatusReport, Story};
@@ -29,10 +29,15 @@ impl Daemon {
 
     /// Starts a daemon and waits until it answers.
     pub(crate) fn start_at(site: Site) -> Self {
+        let command = site.ephemerd(&["run"]);
+        Self::start_by(site, command)
+    }
+
+    /// Starts a daemon by a command that becomes `ephemerd run`, and waits until it answers.
+    pub(crate) fn start_by(site: Site, mut command: Command) -> Self {
         let log = site.top.join("daemon.log");
         let file = File::create(&log).unwrap();
-        let mut child = site
-            .ephemerd(&["run"])
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

@@ -1,0 +1,236 @@
+//! The packet filter, really enforced: hosts and networks of namespaces, jobs in real slots.
+//!
+//! Every refusal has its control: the same attempt by an account that is no slot's must succeed.
+
+mod loss;
+
+use std::process::Output;
+
+use crate::harness::net::{ATTEMPT, DENIED, Net, PORT, PUBLIC, RESOLVER, lines_of};
+use crate::harness::{Site, err, said};
+
+/// An account that no rule is about.
+const NOBODY: u32 = 65534;
+
+const BLOCK_LAN: &str = "[egress]\nmode = \"block-lan\"\ndns = [\"192.168.77.53\"]\n";
+
+/// Every address by both protocols.
+fn targets(addresses: &[&str], port: u16) -> Vec<String> {
+    let each = |protocol| {
+        addresses
+            .iter()
+            .map(move |address| format!("{protocol} {address} {port}"))
+    };
+    each("tcp").chain(each("udp")).collect()
+}
+
+/// The targets, each followed by what must have come of it.
+fn all(targets: &[String], word: &str) -> Vec<String> {
+    targets.iter().map(|target| format!("{target} {word}")).collect()
+}
+
+/// Tries targets inside a job.
+fn job(net: &Net, site: &Site, targets: &[String]) -> Output {
+    net.ephemerd(site, &["exec", "--", "/usr/bin/python3", "-c", ATTEMPT])
+        .args(targets)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_job_reaches_the_internet_and_no_range_that_is_not_while_others_reach_everything() {
+    let (net, site) = (Net::new(), Site::new(BLOCK_LAN));
+    let (denied, public) = (targets(&DENIED, PORT), targets(&PUBLIC, PORT));
+    assert_eq!(
+        net.attempts_as(NOBODY, &denied),
+        all(&denied, "reached"),
+        "the control"
+    );
+    let everything = [denied.clone(), public.clone()].concat();
+    let ran = job(&net, &site, &everything);
+    let wanted = [all(&denied, "refused"), all(&public, "reached")].concat();
+    assert_eq!(lines_of(&ran), wanted, "{}", err(&ran));
+    assert_eq!(
+        net.attempts_as(NOBODY, &denied),
+        all(&denied, "reached"),
+        "others, with the rules loaded"
+    );
+    // The job's own result says so, and so does the filter.
+    let said_of = err(&ran);
+    assert!(
+        said_of.contains("ephemerd: blocked ") && said_of.contains(":8080/tcp ×"),
+        "{said_of}"
+    );
+    let status = net.run(&site, &["egress", "status"]);
+    assert!(status.status.success(), "{}", said(&status));
+}
+
+#[test]
+fn names_are_asked_of_the_configured_resolver_and_of_nobody_else() {
+    let (net, site) = (Net::new(), Site::new(BLOCK_LAN));
+    let resolver = targets(&[RESOLVER], 53);
+    let others = targets(&["203.0.113.10", "192.168.77.2", "2001:db8:ffff::10"], 53);
+    assert_eq!(
+        net.attempts_as(NOBODY, &others),
+        all(&others, "reached"),
+        "the control"
+    );
+    let lan = targets(&[RESOLVER], PORT);
+    let everything = [resolver.clone(), others.clone(), lan.clone()].concat();
+    let wanted = [
+        all(&resolver, "reached"),
+        all(&others, "refused"),
+        all(&lan, "refused"),
+    ]
+    .concat();
+    assert_eq!(lines_of(&job(&net, &site, &everything)), wanted);
+}
+
+#[test]
+fn what_is_allowed_is_reached_by_its_port_and_protocol_alone_and_what_is_denied_is_not() {
+    let more = "allow = [\"10.9.8.7:8080/tcp\", \"fd12::1\"]\ndeny = [\"203.0.113.0/24:8080/udp\"]\n";
+    let (net, site) = (Net::new(), Site::new(&format!("{BLOCK_LAN}{more}")));
+    let tried = [
+        ("tcp 10.9.8.7 8080", "reached"),
+        ("udp 10.9.8.7 8080", "refused"),
+        ("tcp 10.9.8.7 53", "refused"),
+        ("tcp fd12::1 8080", "reached"),
+        ("udp fd12::1 8080", "reached"),
+        ("tcp 203.0.113.10 8080", "reached"),
+        ("udp 203.0.113.10 8080", "refused"),
+    ];
+    let targets: Vec<String> = tried.iter().map(|(target, _)| (*target).to_owned()).collect();
+    let wanted: Vec<String> = tried
+        .iter()
+        .map(|(target, found)| format!("{target} {found}"))
+        .collect();
+    assert_eq!(lines_of(&job(&net, &site, &targets)), wanted);
+}
+
+#[test]
+fn the_host_itself_is_reached_at_loopback_alone_and_not_on_protected_ports() {
+    let more = format!("{BLOCK_LAN}protect_local_ports = [9998]\nloopback = \"own-ports\"\n");
+    let (net, site) = (Net::new(), Site::new(&more));
+    // The first ports of the ranges of slot 1, which runs the job, and of slot 2.
+    let (own, others) = (21_000, 21_100);
+    for port in [9998, 9999, own, others] {
+        net.listen_on_host(port);
+    }
+    let tried = [
+        ("tcp 127.0.0.1 9999", "reached"),
+        ("tcp ::1 9999", "reached"),
+        ("tcp 0.0.0.0 9999", "reached"),
+        ("tcp 127.0.0.1 21000", "reached"),
+        ("tcp 127.0.0.1 9998", "refused"),
+        ("tcp 127.8.8.8 9998", "refused"),
+        ("tcp ::1 9998", "refused"),
+        ("tcp 0.0.0.0 9998", "refused"),
+        ("tcp 127.0.0.1 21100", "refused"),
+        ("tcp ::1 21100", "refused"),
+        ("tcp 192.168.77.1 9999", "refused"),
+        ("tcp 2001:db8:77::1 9999", "refused"),
+        ("tcp ::ffff:192.168.77.1 9999", "refused"),
+    ];
+    let targets: Vec<String> = tried.iter().map(|(target, _)| (*target).to_owned()).collect();
+    assert_eq!(
+        net.attempts_as(NOBODY, &targets),
+        all(&targets, "reached"),
+        "the control"
+    );
+    let wanted: Vec<String> = tried
+        .iter()
+        .map(|(target, found)| format!("{target} {found}"))
+        .collect();
+    assert_eq!(lines_of(&job(&net, &site, &targets)), wanted);
+}
+
+/// Ways around a filter of connections, each printed with what came of it.
+const WAYS: &str = r#"
+import errno, socket, struct
+
+def tell(name, way):
+    try:
+        print(name, way() or "sent")
+    except OSError as error:
+        print(name, errno.errorcode.get(error.errno, error))
+
+def send(family, kind, protocol, where, prepare=lambda one: None, packet=b"x"):
+    def way():
+        with socket.socket(family, kind, protocol) as one:
+            one.settimeout(0.9)
+            prepare(one)
+            if kind == socket.SOCK_STREAM:
+                one.connect(where)
+                return "reached" if one.recv(9) else "closed"
+            one.sendto(packet, where)
+    return way
+
+four, six = socket.AF_INET, socket.AF_INET6
+stream, datagram = socket.SOCK_STREAM, socket.SOCK_DGRAM
+echo = struct.pack("!BBHHH", 8, 0, 0, 1, 1)
+bound = lambda one: one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lan")
+loud = lambda one: one.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+
+tell("mapped", send(six, stream, 0, ("::ffff:10.9.8.7", 8080)))
+tell("mapped-datagram", send(six, datagram, 0, ("::ffff:10.9.8.7", 8080)))
+tell("link-local", send(six, stream, 0, socket.getaddrinfo("fe80::77%lan", 8080)[0][4]))
+tell("bound-to-device", send(four, stream, 0, ("10.9.8.7", 8080), bound))
+tell("multicast", send(four, datagram, 0, ("224.0.0.251", 5353)))
+tell("broadcast", send(four, datagram, 0, ("192.168.77.255", 8080), loud))
+tell("ping", send(four, datagram, socket.IPPROTO_ICMP, ("10.9.8.7", 0), packet=echo))
+tell("resolver-elsewhere", send(four, datagram, 0, ("192.168.77.53", 8080)))
+tell("mptcp", send(four, stream, 262, ("10.9.8.7", 8080)))
+tell("raw", send(four, socket.SOCK_RAW, socket.IPPROTO_ICMP, ("10.9.8.7", 0), packet=echo))
+tell("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close())
+"#;
+
+#[test]
+fn no_other_kind_of_socket_gets_around_the_filter() {
+    let (net, site) = (Net::new(), Site::new(BLOCK_LAN));
+    net.ip_in_world("address add fe80::77/64 dev lan nodad");
+    // Whoever may ping is a matter of the namespace; here everybody may.
+    let ping = "sysctl -qw net.ipv4.ping_group_range='0 2147483647'";
+    assert!(
+        net.on_host("/bin/sh")
+            .args(["-c", ping])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let control = net.script_as(NOBODY, WAYS, &[]);
+    let free = [
+        "mapped reached",
+        "link-local reached",
+        "bound-to-device reached",
+        "multicast sent",
+        "broadcast sent",
+        "ping sent",
+    ];
+    for way in free {
+        assert!(
+            control.contains(&way.to_owned()),
+            "the control: {way}: {control:?}"
+        );
+    }
+    for posture in ["strict", "standard"] {
+        let args = ["exec", "--posture", posture, "--", "/usr/bin/python3", "-c", WAYS];
+        let tried = lines_of(&net.run(&site, &args));
+        assert_eq!(
+            tried,
+            [
+                "mapped ECONNREFUSED",
+                "mapped-datagram EPERM",
+                "link-local ECONNREFUSED",
+                "bound-to-device ECONNREFUSED",
+                "multicast EPERM",
+                "broadcast EPERM",
+                "ping EPERM",
+                "resolver-elsewhere EPERM",
+                "mptcp EPROTONOSUPPORT",
+                "raw EPERM",
+                "packet EPERM",
+            ],
+            "{posture}"
+        );
+    }
+}
