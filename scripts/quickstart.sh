@@ -41,7 +41,8 @@ prepare() {
     heading "building"
     need_rust
     # Where jobs will find them: a Python in somebody's home folder is none to a job.
-    PATH=$JOB_PATH need make=make cc=gcc /usr/include/stdio.h=libc6-dev git=git python3=python3 useradd=passwd
+    PATH=$JOB_PATH need make=make cc=gcc /usr/include/stdio.h=libc6-dev git=git python3=python3 useradd=passwd \
+        /usr/sbin/nft=nftables /usr/sbin/ip=iproute2
     echo "this takes some minutes the first time"
     local quiet=()
     [[ -t 2 ]] || quiet=(--quiet)
@@ -138,6 +139,7 @@ submit() {
     launch cargo acme/crate 0 "1 passed" --env "PATH=$1/bin:$JOB_PATH"
     launch server acme/site 0 "answers: hello"
     launch hostile acme/hostile 0 " 0 broken" --env "PATH=$PLACE/bin:$JOB_PATH"
+    launch lan acme/curious 0 "kept from 192.0.0.8"
     launch litter acme/litter 0 "left a process"
     launch flood acme/chatty 0 "[ephemerd: output cut here"
     launch failing acme/weather 3 "1 test failed"
@@ -214,6 +216,8 @@ clean_up() {
     if [[ -n $daemon ]]; then
         kill "$daemon" 2>/dev/null
         wait "$daemon" || complain "the daemon ended with $?"
+        # Rules outlive the daemon; those of accounts that go now are nobody's.
+        ephemerd egress remove || code=1
     fi
     # The service account comes last, with the group that is the others' too.
     for ((index = ${#created[@]} - 1; index >= 0; index--)); do
@@ -246,6 +250,8 @@ demonstrate() {
     ephemerd jobs --all
     echo
     attempts
+    echo
+    ephemerd egress status | sed -n 1p || result=1
     echo
     leftovers || result=1
     if compgen -G "$OUTPUT/*.wrong" >/dev/null; then

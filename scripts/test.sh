@@ -54,8 +54,9 @@ check() {
 # Installs what the checks need.
 tools() {
     need_rust
-    need git=git make=make cc=gcc /usr/include/stdio.h=libc6-dev python3=python3 bwrap=bubblewrap \
-        shellcheck=shellcheck /usr/sbin/useradd=passwd
+    need git=git make=make cc=gcc /usr/include/stdio.h=libc6-dev /usr/bin/python3=python3 bwrap=bubblewrap \
+        shellcheck=shellcheck /usr/sbin/useradd=passwd /usr/sbin/nft=nftables /usr/sbin/ip=iproute2 \
+        /usr/bin/nsenter=util-linux
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
     [[ -d $(rustc --print sysroot)/lib/rustlib/$MAC ]] || rustup target add "$MAC"

@@ -173,7 +173,8 @@ impl Policy {
         let both = [Transport::Tcp, Transport::Udp];
         let dns: Vec<Ports> = self.dns_ports.iter().map(|port| Ports::one(*port)).collect();
         let mut rules = Vec::new();
-        if !self.resolvers.is_empty() {
+        // Without ports a rule is about all of them.
+        if !self.resolvers.is_empty() && !dns.is_empty() {
             let resolvers = self.resolvers.iter().map(|address| IpNet::from(*address));
             rules.push(rule(
                 Verdict::Allow,

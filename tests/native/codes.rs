@@ -6,6 +6,7 @@ use std::process::{Output, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::harness::net::Net;
 use crate::harness::{Daemon, Site, command, said};
 
 const DOCUMENT: &str = include_str!("../../docs/exit-codes.md");
@@ -72,6 +73,8 @@ fn every_row_of_the_document_is_as_the_program_does_it() {
     let site = Site::new("[native]\njob_timeout = \"1s\"\n");
     without_a_daemon(&mut seen, &site);
     about_profiles(&mut seen, &site);
+    about_egress(&mut seen, &site);
+    site.configure("[native]\njob_timeout = \"1s\"\n");
     exec(&mut seen, &site);
     site.configure("[native.limits]\nmemory = \"64MiB\"\n");
     let daemon = Daemon::start_at(site);
@@ -129,11 +132,35 @@ fn about_profiles(seen: &mut Seen, site: &Site) {
     );
 }
 
+fn about_egress(seen: &mut Seen, site: &Site) {
+    let net = Net::new();
+    let run = |args: &[&str]| net.run(site, &[&["egress"], args].concat());
+    site.configure("[egress]\nmode = \"block-lan\"\n");
+    seen.ended("`egress render`", "0", &run(&["render"]));
+    seen.ended("`egress check`", "0", &run(&["check", "1", "203.0.113.10"]));
+    seen.ended("`egress check`", "1", &run(&["check", "1", "10.0.0.1:80/udp"]));
+    seen.ended("`egress check`", "2", &run(&["check", "nobody-here", "10.0.0.1"]));
+    seen.ended("`egress status`", "1", &run(&["status"]));
+    // There is nothing to try yet.
+    let live = "`egress status`, `egress apply`, `egress test`, `egress remove`";
+    seen.ended(live, "3", &run(&["test"]));
+    assert_eq!(run(&["apply"]).status.code(), Some(0));
+    assert_eq!(run(&["test"]).status.code(), Some(0));
+    seen.ended("`egress status`", "0", &run(&["status"]));
+    // The rules are as they should be, and somebody else's keep the account from loopback.
+    let uid = site.family.uid(1);
+    net.nft(&format!(
+        "table ip other {{ chain out {{ type filter hook output priority 0; meta skuid {uid} ip daddr 127.0.0.1 reject; }}; }}"
+    ));
+    seen.ended("`egress apply`, `egress test`", "1", &run(&["test"]));
+    assert_eq!(run(&["remove"]).status.code(), Some(0));
+}
+
 fn without_a_daemon(seen: &mut Seen, site: &Site) {
     seen.ended("every command", "0", &site.run(&["--version"]));
     for command in [
         "run", "exec", "submit", "jobs", "status", "logs", "cancel", "drain", "resume", "route", "profile",
-        "host", "config",
+        "egress", "host", "config",
     ] {
         seen.ended("every command", "2", &site.run(&[command, "--no-such-option"]));
     }

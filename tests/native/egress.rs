@@ -2,7 +2,10 @@
 //!
 //! Every refusal has its control: the same attempt by an account that is no slot's must succeed.
 
+mod kernel;
 mod loss;
+#[path = "../egress/model.rs"]
+mod model;
 
 use std::process::Output;
 
