@@ -10,7 +10,7 @@ mod model;
 use std::process::Output;
 
 use crate::harness::net::{ATTEMPT, DENIED, Net, PORT, PUBLIC, RESOLVER, lines_of};
-use crate::harness::{Site, err, said};
+use crate::harness::{Site, err, out, said};
 
 /// An account that no rule is about.
 const NOBODY: u32 = 65534;
@@ -87,6 +87,62 @@ fn names_are_asked_of_the_configured_resolver_and_of_nobody_else() {
     ]
     .concat();
     assert_eq!(lines_of(&job(&net, &site, &everything)), wanted);
+}
+
+#[test]
+fn a_resolver_at_loopback_is_one_as_well() {
+    let (net, site) = (
+        Net::new(),
+        Site::new("[egress]\nmode = \"block-lan\"\ndns = [\"127.0.0.53\"]\nlog = true\n"),
+    );
+    for address in ["127.0.0.53:53", "127.0.0.54:53"] {
+        net.serve_on_host(address.parse().unwrap());
+    }
+    let tried = ["tcp 127.0.0.53 53", "tcp 127.0.0.54 53"].map(str::to_owned);
+    assert_eq!(
+        net.attempts_as(NOBODY, &tried),
+        all(&tried, "reached"),
+        "the control"
+    );
+    let wanted = ["tcp 127.0.0.53 53 reached", "tcp 127.0.0.54 53 refused"];
+    assert_eq!(lines_of(&job(&net, &site, &tried)), wanted);
+}
+
+/// Tables as Docker (by iptables-nft), firewalld and ufw make them, as far as they are about what a host sends.
+const OF_OTHERS: &str = "
+table ip filter {
+    chain OUTPUT { type filter hook output priority filter; policy accept; accept; }
+    chain DOCKER-USER { return; }
+}
+table inet firewalld {
+    chain filter_OUTPUT { type filter hook output priority filter + 10; policy accept; ct state { established, related } accept; oifname \"lo\" accept; }
+}
+table ip ufw {
+    chain ufw-before-output { oifname \"lo\" accept; ip daddr 10.0.0.0/8 accept; accept; }
+    chain output { type filter hook output priority raw - 50; policy accept; jump ufw-before-output; }
+}
+";
+
+#[test]
+fn tables_of_others_neither_open_what_is_closed_nor_are_touched() {
+    let (net, site) = (Net::new(), Site::new(BLOCK_LAN));
+    net.nft(OF_OTHERS);
+    let list = || {
+        ["ip filter", "inet firewalld", "ip ufw"].map(|table| {
+            let words = ["list", "table"].into_iter().chain(table.split(' '));
+            let listed = net.on_host("/usr/sbin/nft").args(words).output().unwrap();
+            assert!(listed.status.success(), "{}", said(&listed));
+            out(&listed)
+        })
+    };
+    let before = list();
+    let tried = [targets(&["10.9.8.7", "fd12::1"], PORT), targets(&PUBLIC, PORT)].concat();
+    let wanted = [all(&tried[..4], "refused"), all(&tried[4..], "reached")].concat();
+    assert_eq!(lines_of(&job(&net, &site, &tried)), wanted);
+    assert_eq!(list(), before);
+    let removed = net.run(&site, &["egress", "remove"]);
+    assert!(removed.status.success(), "{}", said(&removed));
+    assert_eq!(list(), before);
 }
 
 #[test]
@@ -183,6 +239,14 @@ tell("broadcast", send(four, datagram, 0, ("192.168.77.255", 8080), loud))
 tell("ping", send(four, datagram, socket.IPPROTO_ICMP, ("10.9.8.7", 0), packet=echo))
 tell("resolver-elsewhere", send(four, datagram, 0, ("192.168.77.53", 8080)))
 tell("mptcp", send(four, stream, 262, ("10.9.8.7", 8080)))
+def handed():
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect("\0epht-hand")
+        _, rights, _, _ = socket.recv_fds(one, 1, 1)
+        with socket.socket(fileno=rights[0]) as connected:
+            connected.send(b"x")
+
+tell("handed", handed)
 tell("raw", send(four, socket.SOCK_RAW, socket.IPPROTO_ICMP, ("10.9.8.7", 0), packet=echo))
 tell("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close())
 "#;
@@ -191,6 +255,7 @@ tell("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close
 fn no_other_kind_of_socket_gets_around_the_filter() {
     let (net, site) = (Net::new(), Site::new(BLOCK_LAN));
     net.ip_in_world("address add fe80::77/64 dev lan nodad");
+    net.hand_out_sockets("epht-hand");
     // Whoever may ping is a matter of the namespace; here everybody may.
     let ping = "sysctl -qw net.ipv4.ping_group_range='0 2147483647'";
     assert!(
@@ -208,6 +273,7 @@ fn no_other_kind_of_socket_gets_around_the_filter() {
         "multicast sent",
         "broadcast sent",
         "ping sent",
+        "handed sent",
     ];
     for way in free {
         assert!(
@@ -230,6 +296,7 @@ fn no_other_kind_of_socket_gets_around_the_filter() {
                 "ping EPERM",
                 "resolver-elsewhere EPERM",
                 "mptcp EPROTONOSUPPORT",
+                "handed EPERM",
                 "raw EPERM",
                 "packet EPERM",
             ],

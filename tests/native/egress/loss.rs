@@ -80,6 +80,13 @@ fn rules_that_are_changed_while_four_jobs_run_are_loaded_again_and_the_jobs_go_o
         });
     }
     for job in &jobs {
+        // Whoever asks about a job asks about its slot's account.
+        let check = |to| {
+            net.run(daemon.site(), &["egress", "check", job.as_str(), to])
+                .status
+                .code()
+        };
+        assert_eq!((check("10.9.8.7"), check("203.0.113.10")), (Some(1), Some(0)));
         assert_eq!(daemon.story(job).job.outcome, None, "{}", daemon.log());
         fs::write(daemon.work(job).join("stop"), "").unwrap();
     }

@@ -7,8 +7,11 @@
 //!    routes to everything through the world
 //! ```
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -16,6 +19,7 @@ use std::time::Duration;
 
 use camino::Utf8Path;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::{Site, command, said, wait_for};
 
@@ -154,11 +158,39 @@ impl Net {
 
     /// Starts a server on the host itself: TCP says `hello` on every address, with a port of its own.
     pub(crate) fn listen_on_host(&self, port: u16) {
-        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        let listener = self.inside(&self.host, || TcpListener::bind(any).unwrap());
+        self.serve_on_host(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+    }
+
+    /// The same on one address.
+    pub(crate) fn serve_on_host(&self, at: SocketAddr) {
+        let listener = self.inside(&self.host, || TcpListener::bind(at).unwrap());
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let _ = stream.unwrap().write_all(b"hello");
+            }
+        });
+    }
+
+    /// Hands out, on the host's abstract socket `name`, a socket of this very process that is connected to the LAN.
+    pub(crate) fn hand_out_sockets(&self, name: &str) {
+        let (listener, connected) = self.inside(&self.host, || {
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+            let connected = UdpSocket::bind("0.0.0.0:0").unwrap();
+            connected.connect((DENIED[0], PORT)).unwrap();
+            (UnixListener::bind_addr(&address).unwrap(), connected)
+        });
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                let handed = [connected.as_raw_fd()];
+                let rights = [ControlMessage::ScmRights(&handed)];
+                let _ = sendmsg::<()>(
+                    stream.as_raw_fd(),
+                    &[IoSlice::new(b"x")],
+                    &rights,
+                    MsgFlags::empty(),
+                    None,
+                );
             }
         });
     }
