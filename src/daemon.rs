@@ -21,9 +21,12 @@ use crate::job::ledger::{Ending, Entry, LedgerError, Listing, Usage};
 use crate::job::output::Stream;
 use crate::job::run::Pipeline;
 use crate::job::{JobId, JobSpec, Outcome};
+use crate::sandbox::Axis;
+use crate::sandbox::axes::{AxisReport, Standing};
 use crate::slot::Slot;
 use crate::trust::{self, Route};
 use crate::warden::Request;
+use egress::Keeper;
 use queue::Queue;
 
 /// The dispatcher.
@@ -309,8 +312,22 @@ impl Daemon {
             draining: state.draining,
             queued: state.queue.iter().cloned().collect(),
             slots: slots.collect(),
-            axes: self.pipeline.axes.clone(),
+            axes: self.axes_now(),
         }
+    }
+
+    /// What this host enforces at this moment.
+    fn axes_now(&self) -> Vec<AxisReport> {
+        let mut axes = self.pipeline.axes.clone();
+        let lost = self.pipeline.egress.as_ref().and_then(Keeper::why_lost);
+        if let (Some(why), Some(network)) =
+            (lost, axes.iter_mut().find(|report| report.axis == Axis::Network))
+        {
+            network.standing = Standing::Absent;
+            network.why = why;
+            network.hint = Some("`ephemerd egress status` and `egress test` tell more".to_owned());
+        }
+        axes
     }
 
     fn cancel(&self, job: &JobId) -> Result<Answer, String> {

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ struct Shared {
     host: Host,
     config: Config,
     slots: Vec<Slot>,
+    /// How many comparisons were begun.
+    begun: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -78,6 +81,8 @@ struct State {
     incidents: Vec<String>,
     /// The slots whose jobs run.
     busy: BTreeSet<u32>,
+    /// The last comparison that came to an end: its number, and how the rules were found.
+    compared: (u64, Found),
 }
 
 /// A job's leave to use the network, as long as this lives.
@@ -121,11 +126,13 @@ impl Keeper {
             totals: BTreeMap::new(),
             incidents: Vec::new(),
             busy: BTreeSet::new(),
+            compared: (0, Found::AsTheyShouldBe),
         };
         let shared = Shared {
             host: host.clone(),
             config: config.clone(),
             slots: slots.to_vec(),
+            begun: AtomicU64::new(0),
             state: Mutex::new(state),
         };
         Ok(Self {
@@ -150,6 +157,11 @@ impl Keeper {
             slot: slot.index,
             shared: Arc::clone(&self.shared),
         })
+    }
+
+    /// Why the filter is not in force, while it is not.
+    pub fn why_lost(&self) -> Option<String> {
+        self.lost.borrow().clone()
     }
 
     /// Waits until the filter is lost and running jobs must stop; why.
@@ -271,9 +283,21 @@ impl Shared {
         busy.map(|slot| slot.account.clone()).collect()
     }
 
-    /// Follows the network around this host, compares the rules and loads them again where they were changed.
+    /// Follows the network around this host, compares the rules and loads them again where they were changed. Of
+    /// several who ask at the same time, one compares: an answer that was begun after the question is one to it.
     fn compare(&self) -> Result<Found, EgressError> {
+        let asked = self.begun.load(Ordering::SeqCst);
         let mut state = self.state();
+        if state.compared.0 > asked {
+            return Ok(state.compared.1);
+        }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let found = self.compare_now(&mut state)?;
+        state.compared = (number, found);
+        Ok(found)
+    }
+
+    fn compare_now(&self, state: &mut State) -> Result<Found, EgressError> {
         let around = egress::surroundings(&self.host)?;
         let policy = Policy::new(
             &self.config.egress,

@@ -1,10 +1,11 @@
 //! The resolvers that resolv.conf(5) names.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-/// The addresses on the `nameserver` lines of `text`. The interface behind a `%` is left out: the filter goes by
-/// address. Lines that are none are ignored, as the resolver library does.
+/// The addresses on the `nameserver` lines of `text`; without any this host itself, as resolv.conf(5) says. The
+/// interface behind a `%` is left out: the filter goes by address. Lines that are none are ignored, as the resolver
+/// library does.
 pub fn resolvers(text: &str) -> BTreeSet<IpAddr> {
     let address = |line: &str| {
         let mut words = line.split_whitespace();
@@ -14,12 +15,27 @@ pub fn resolvers(text: &str) -> BTreeSet<IpAddr> {
             .and(words.next())?;
         named.split('%').next()?.parse().ok()
     };
-    text.lines().filter_map(address).collect()
+    let named: BTreeSet<IpAddr> = text.lines().filter_map(address).collect();
+    if named.is_empty() {
+        return BTreeSet::from([Ipv4Addr::LOCALHOST.into()]);
+    }
+    named
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_nameserver_it_is_this_host() {
+        for text in ["", "search lan\n"] {
+            assert_eq!(
+                resolvers(text),
+                BTreeSet::from([Ipv4Addr::LOCALHOST.into()]),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn the_nameservers_are_found_and_nothing_else() {

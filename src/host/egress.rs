@@ -127,7 +127,7 @@ pub fn available(host: &Host) -> Result<(), EgressError> {
 /// What the rules depend on: this host's addresses and resolvers.
 ///
 /// # Errors
-/// They cannot be read. A host without a resolv.conf(5) has no resolvers.
+/// They cannot be read. A host without a resolv.conf(5) asks itself.
 pub fn surroundings(host: &Host) -> Result<Surroundings, EgressError> {
     let failed = |what: &str, source| EgressError::Surroundings {
         what: what.to_owned(),

@@ -10,7 +10,7 @@ mod model;
 use std::process::Output;
 
 use crate::harness::net::{ATTEMPT, DENIED, Net, PORT, PUBLIC, RESOLVER, lines_of};
-use crate::harness::{Site, err, out, said};
+use crate::harness::{Daemon, Site, err, out, said};
 
 /// An account that no rule is about.
 const NOBODY: u32 = 65534;
@@ -87,6 +87,37 @@ fn names_are_asked_of_the_configured_resolver_and_of_nobody_else() {
     ]
     .concat();
     assert_eq!(lines_of(&job(&net, &site, &everything)), wanted);
+}
+
+/// Says hello to whoever connects to port 21001 of any address, once it has said that it listens.
+const SERVE: &str = r#"
+import socket
+with socket.create_server(("0.0.0.0", 21001)) as server:
+    print("listening", flush=True)
+    while True:
+        one, _ = server.accept()
+        one.send(b"hello")
+        one.close()
+"#;
+
+#[test]
+fn a_server_in_a_job_answers_nobody_on_the_lan() {
+    let (net, site) = (Net::new(), Site::new(BLOCK_LAN));
+    net.listen_on_host(9999);
+    let command = net.ephemerd(&site, &["run"]);
+    let daemon = Daemon::start_by(site, command);
+    let job = daemon.submit("acme/app", &["/usr/bin/python3", "-c", SERVE]);
+    daemon.wait_for_output(&job, "listening");
+    assert!(net.reaches_host(9999), "the control");
+    assert!(!net.reaches_host(21_001));
+    let loopback = ["tcp 127.0.0.1 21001".to_owned()];
+    assert_eq!(
+        net.attempts_as(NOBODY, &loopback),
+        all(&loopback, "reached"),
+        "the host itself"
+    );
+    assert!(daemon.cli(&["cancel", job.as_str()]).status.success());
+    daemon.ended(&job);
 }
 
 #[test]

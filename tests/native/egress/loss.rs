@@ -4,6 +4,8 @@ use std::fs;
 
 use camino::Utf8PathBuf;
 use ephemerd::job::{JobId, Outcome};
+use ephemerd::sandbox::Axis;
+use ephemerd::sandbox::axes::Standing;
 
 use super::BLOCK_LAN;
 use crate::harness::net::Net;
@@ -157,6 +159,16 @@ fn jobs_are_killed_when_the_rules_are_lost_and_cannot_be_loaded_again() {
         err(&refused).contains("the egress filter is not in force"),
         "{}",
         said(&refused)
+    );
+    let network = daemon
+        .status()
+        .axes
+        .into_iter()
+        .find(|report| report.axis == Axis::Network)
+        .unwrap();
+    assert!(
+        network.standing == Standing::Absent && network.why.contains("out of order"),
+        "{network:?}"
     );
     // Once it can be had again, jobs run again.
     fs::write(&mood, "works").unwrap();

@@ -195,6 +195,17 @@ impl Net {
         });
     }
 
+    /// Whether somebody in the world, at its address of the LAN, gets an answer from a port of the host.
+    pub(crate) fn reaches_host(&self, port: u16) -> bool {
+        let to: SocketAddr = (HOST[0].parse::<IpAddr>().unwrap(), port).into();
+        self.inside(&self.world, || {
+            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(1)).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            stream.read_exact(&mut [0]).ok()
+        })
+        .is_some()
+    }
+
     /// Runs `ip` on the host of this net.
     #[track_caller]
     pub(crate) fn ip_on_host(&self, args: &str) {
