@@ -158,14 +158,17 @@ pub fn normal_form(printed: &str) -> Vec<String> {
 }
 
 /// The addresses that `-t TABLE -T show` prints, one a line.
-pub fn table(printed: &str) -> Vec<IpNet> {
-    let net = |line: &str| {
-        let text = line.trim();
-        text.parse()
-            .ok()
-            .or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()))
+///
+/// # Errors
+/// The first line that is none. An entry with `!` takes something out of the table, so it must not be passed over.
+pub fn table(printed: &str) -> Result<Vec<IpNet>, &str> {
+    let net = |text: &str| {
+        let address = || text.parse().map(|address: std::net::IpAddr| address.into());
+        text.parse::<IpNet>().or_else(|_| address())
     };
-    IpNet::aggregate(&printed.lines().filter_map(net).collect())
+    let lines = printed.lines().map(str::trim).filter(|line| !line.is_empty());
+    let nets: Result<Vec<IpNet>, &str> = lines.map(|line| net(line).map_err(|_| line)).collect();
+    Ok(IpNet::aggregate(&nets?))
 }
 
 /// Whether `-s info` says that the filter is on.
@@ -293,6 +296,7 @@ mod tests {
     fn tables_are_read_as_they_are_shown() {
         let shown = "   10.0.0.0/8\n   192.0.0.8\n   fc00::/7\n";
         let nets = ["10.0.0.0/8", "192.0.0.8/32", "fc00::/7"].map(|net| net.parse::<IpNet>().unwrap());
-        assert_eq!(table(shown), nets);
+        assert_eq!(table(shown), Ok(nets.to_vec()));
+        assert_eq!(table(&format!("{shown}  !10.1.0.0/16\n")), Err("!10.1.0.0/16"));
     }
 }

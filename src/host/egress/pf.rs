@@ -113,7 +113,7 @@ pub(super) fn verify(
     }
     let shown = pfctl(host, &["-a", &anchor, "-t", DENIED, "-T", "show"], None);
     match shown {
-        Ok(shown) if pf::table(&shown.stdout) == denied => {}
+        Ok(shown) if pf::table(&shown.stdout).is_ok_and(|nets| nets == denied) => {}
         Ok(_) => return lost(format!("table <{DENIED}> of anchor `{anchor}` was changed")),
         Err(error) => return lost(format!("table <{DENIED}>: {}", crate::chain(&error))),
     }
