@@ -17,14 +17,18 @@ pub const PARENT: &str = "com.apple";
 /// What the main ruleset must have: the stock line through which our anchor is asked.
 const HOOK: &str = "anchor \"com.apple/*\" all";
 
+/// What `-s References` says where nobody needs the filter.
+const NO_REFERENCES: &str = "No pf starter references held";
+
 /// What pfctl writes to standard error though nothing is wrong.
-const HARMLESS: [&str; 9] = [
+const HARMLESS: [&str; 10] = [
     "No ALTQ support in kernel",
     "ALTQ related functions disabled",
     "pfctl: Use of -f option, could result in flushing of rules",
     "present in the main ruleset added by the system at startup.",
     "See /etc/pf.conf for further details.",
     "pf enabled",
+    NO_REFERENCES,
     "rules cleared",
     "nat cleared",
     "dummynet cleared",
@@ -204,6 +208,17 @@ pub fn token(printed: &str) -> Option<String> {
     })
 }
 
+/// Whether `token` is among those that keep the filter on, by what `-s References` prints; `None` where that is not
+/// what pfctl of macOS 26.5 prints.
+pub fn is_held(references: &str, token: &str) -> Option<bool> {
+    let mut lines = references.lines().map(str::trim);
+    if lines.clone().any(|line| line == NO_REFERENCES) {
+        return Some(false);
+    }
+    lines.find(|line| *line == "TOKENS:")?;
+    Some(lines.any(|line| line.split_whitespace().any(|word| word == token)))
+}
+
 /// The first line on standard error that says that something is wrong: pfctl often ends with 0 all the same.
 pub fn complaint(stderr: &str) -> Option<&str> {
     let is_harmless = |line: &&str| {
@@ -298,5 +313,14 @@ mod tests {
         let nets = ["10.0.0.0/8", "192.0.0.8/32", "fc00::/7"].map(|net| net.parse::<IpNet>().unwrap());
         assert_eq!(table(shown), Ok(nets.to_vec()));
         assert_eq!(table(&format!("{shown}  !10.1.0.0/16\n")), Err("!10.1.0.0/16"));
+    }
+    #[test]
+    fn a_reference_is_held_when_its_token_is_listed() {
+        let listed = "TOKENS:\nPID      Process Name                 TOKEN                    TIMESTAMP\n\
+                      42671    pfd                          11605101605051758694     56 days 08:17:11\n";
+        assert_eq!(is_held(listed, "11605101605051758694"), Some(true));
+        assert_eq!(is_held(listed, "1160510160505175869"), Some(false));
+        assert_eq!(is_held("No pf starter references held\n", "1"), Some(false));
+        assert_eq!(is_held("usage: pfctl …\n", "1"), None);
     }
 }

@@ -113,7 +113,10 @@ pub fn available(host: &Host) -> Result<(), EgressError> {
             &[&host.tools.nft, &host.tools.ip, &host.tools.unshare],
             "install nftables, iproute2 and util-linux",
         ),
-        Os::MacOs => (&[&host.mac.pfctl, &host.mac.ifconfig], "these come with macOS"),
+        Os::MacOs => (
+            &[&host.mac.pfctl, &host.mac.ifconfig, &host.mac.sysctl],
+            "these come with macOS",
+        ),
     };
     match tools.iter().find(|tool| !tool.exists()) {
         Some(missing) => Err(EgressError::Missing {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 
 use camino::Utf8PathBuf;
 use ipnet::IpNet;
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 use super::{EgressError, TIMEOUT, must};
 use crate::egress::{Blocked, pf};
 use crate::host::Host;
-use crate::host::command::{CommandSpec, Output};
+use crate::host::command::{self, CommandSpec, Output};
 
 /// The table of everything that is not the internet.
 const DENIED: &str = "ephemerd_denied";
@@ -22,8 +23,13 @@ fn pfctl(host: &Host, args: &[&str], stdin: Option<&str>) -> Result<Output, Egre
     let mut spec = CommandSpec::new(&host.mac.pfctl, args, TIMEOUT);
     spec.stdin = stdin.map(str::to_owned);
     let output = must(&spec)?;
+    uncomplaining(&spec, &output)?;
+    Ok(output)
+}
+
+fn uncomplaining(spec: &CommandSpec, output: &Output) -> Result<(), EgressError> {
     match pf::complaint(&output.stderr) {
-        None => Ok(output),
+        None => Ok(()),
         Some(said) => Err(EgressError::Said {
             command: spec.to_string(),
             said: said.to_owned(),
@@ -49,22 +55,38 @@ fn token_file(host: &Host, name: &str) -> Utf8PathBuf {
     host.run.join("ephemerd").join(format!("{name}.pf-token"))
 }
 
-/// Asks for the filter to be on. A token that is known already is not asked for again, for nobody else would ever
-/// give it back; unless the filter is off, which makes every token void.
+/// The boot session in which a token was taken, and the token.
+fn known_token(host: &Host, name: &str) -> Option<(String, String)> {
+    let known = fs::read_to_string(token_file(host, name)).ok()?;
+    let (session, token) = known.trim().split_once(' ')?;
+    Some((session.to_owned(), token.to_owned()))
+}
+
+/// Whether the system still knows the token. `-d`, by whomever, makes all of them void.
+fn is_void(host: &Host, token: &str) -> Result<bool, EgressError> {
+    let output = command::run(&CommandSpec::new(&host.mac.pfctl, &["-s", "References"], TIMEOUT))?;
+    // Where it cannot be told, that the filter is on must do.
+    Ok(pf::is_held(&(output.stdout + &output.stderr), token) == Some(false))
+}
+
+/// Asks for the filter to be on. A token that is good is not asked for again, for nobody else would ever give it back.
 fn enable(host: &Host, name: &str) -> Result<(), EgressError> {
-    let file = token_file(host, name);
     let boot = boot_session(host)?;
-    let known = fs::read_to_string(&file).unwrap_or_default();
-    let is_ours = known.split_once(' ').is_some_and(|(session, _)| session == boot);
-    if is_ours && pf::is_enabled(&pfctl(host, &["-s", "info"], None)?.stdout) {
+    if let Some((session, token)) = known_token(host, name)
+        && session == boot
+        && pf::is_enabled(&pfctl(host, &["-s", "info"], None)?.stdout)
+        && !is_void(host, &token)?
+    {
         return Ok(());
     }
-    let said = pfctl(host, &["-E"], None)?;
+    let spec = CommandSpec::new(&host.mac.pfctl, &["-E"], TIMEOUT);
+    let said = must(&spec)?;
     let token = pf::token(&said.stderr).or_else(|| pf::token(&said.stdout));
     let token = token.ok_or_else(|| EgressError::Said {
-        command: format!("{} -E", host.mac.pfctl),
+        command: spec.to_string(),
         said: "no token".to_owned(),
     })?;
+    let file = token_file(host, name);
     let failed = |source| EgressError::State {
         path: file.clone(),
         source,
@@ -72,7 +94,9 @@ fn enable(host: &Host, name: &str) -> Result<(), EgressError> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    fs::write(&file, format!("{boot} {token}\n")).map_err(failed)
+    // Before anything can go wrong: else every further try would take one more.
+    fs::write(&file, format!("{boot} {token}\n")).map_err(failed)?;
+    uncomplaining(&spec, &said)
 }
 
 /// What this start of the Mac is called; tokens end with it.
@@ -91,6 +115,12 @@ pub(super) fn verify(
     let anchor = pf::anchor(name);
     if !pf::is_enabled(&pfctl(host, &["-s", "info"], None)?.stdout) {
         return lost("pf is off".to_owned());
+    }
+    // It may be on because others need it, and go off with them.
+    match known_token(host, name) {
+        Some((_, token)) if !is_void(host, &token)? => {}
+        Some(_) => return lost("another tool made our reference to pf void".to_owned()),
+        None => return lost("no reference of ours keeps pf on".to_owned()),
     }
     if let Some(why) = pf::unreached(&pfctl(host, &["-s", "rules"], None)?.stdout) {
         return lost(why);
@@ -127,16 +157,18 @@ pub(super) fn remove(host: &Host, name: &str) -> Result<(), EgressError> {
     for what in ["rules", "Tables"] {
         pfctl(host, &["-a", &anchor, "-F", what], None)?;
     }
-    let file = token_file(host, name);
-    let Ok(known) = fs::read_to_string(&file) else {
-        return Ok(());
-    };
-    if let Some((session, token)) = known.trim().split_once(' ')
+    if let Some((session, token)) = known_token(host, name)
         && session == boot_session(host)?
     {
         // Somebody may have turned the filter off, which makes the token void and this fail.
-        let spec = CommandSpec::new(&host.mac.pfctl, &["-X", token], TIMEOUT);
-        crate::host::command::run(&spec)?;
+        command::run(&CommandSpec::new(&host.mac.pfctl, &["-X", &token], TIMEOUT))?;
     }
-    fs::remove_file(&file).map_err(|source| EgressError::State { path: file, source })
+    let file = token_file(host, name);
+    match fs::remove_file(&file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EgressError::State {
+            path: file,
+            source: error,
+        }),
+        _ => Ok(()),
+    }
 }
