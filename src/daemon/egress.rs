@@ -207,7 +207,9 @@ impl Keeper {
         match self.verify(accounts, warden).await {
             Ok(()) => {
                 if self.lost.borrow().is_some() {
-                    info!("the egress filter is in force again");
+                    let incident = "the egress filter is in force again";
+                    info!("{incident}");
+                    self.shared.state().incidents.push(incident.to_owned());
                     self.lost.send_replace(None);
                 }
             }
@@ -216,7 +218,10 @@ impl Keeper {
             Err(failure) => {
                 let why = crate::chain(&failure);
                 error!(why, "the egress filter is lost");
-                self.shared.state().incidents.push(why.clone());
+                // It stays lost for as long as a job runs that nobody stops, and is one incident all the time.
+                if self.lost.borrow().is_none() {
+                    self.shared.state().incidents.push(why.clone());
+                }
                 self.lost.send_replace(Some(why));
             }
         }
@@ -393,10 +398,15 @@ impl Leave {
     pub async fn report(&self) -> EgressReport {
         let shared = Arc::clone(&self.shared);
         let asked = tokio::task::spawn_blocking(move || shared.compare()).await;
-        if let Ok(Err(error)) = asked {
-            warn!(error = crate::chain(&error), "what was blocked last is not known");
-        }
         let mut state = self.shared.state();
+        if let Ok(Err(error)) = asked {
+            let why = crate::chain(&KeeperError::from(error));
+            warn!(why, "the egress filter could not be verified when the job ended");
+            // The keeper may have seen it already, or not yet.
+            if state.incidents.last() != Some(&why) {
+                state.incidents.push(why);
+            }
+        }
         let counts = state.totals.remove(&self.slot).unwrap_or_default();
         EgressReport {
             blocked: counts.into(),
