@@ -323,4 +323,61 @@ mod tests {
         assert_eq!(is_held("No pf starter references held\n", "1"), Some(false));
         assert_eq!(is_held("usage: pfctl …\n", "1"), None);
     }
+
+    /// What is wrong with a line of an anchor, which must be refused.
+    fn refusal(line: &str) -> String {
+        read(&format!("table <t> const {{ 10.0.0.0/8 }}\n{line}\n"))
+            .expect_err(line)
+            .to_string()
+    }
+
+    #[test]
+    fn rules_that_ephemerd_does_not_write_are_refused() {
+        let whole = "block return out quick proto tcp from any to <t> port 22 user 451 label \"ephemerd:1\"";
+        assert_eq!(
+            read(&format!("table <t> const {{ 10.0.0.0/8 }}\n{whole}\n"))
+                .unwrap()
+                .by_uid[&451]
+                .len(),
+            1
+        );
+        for (from, to, why) in [
+            (" quick", "", "`proto` stands where `quick` must"),
+            ("block return", "block drop", "`drop` stands where `return` must"),
+            ("block return", "block", "`out` stands where `return` must"),
+            (" out", " in", "`in` stands where `out` must"),
+            (" out", "", "`quick` stands where `out` must"),
+            (" out quick", " quick out", "`quick` stands where `out` must"),
+            ("451", "_ephemerd1", "`_ephemerd1` is not an account's number"),
+            ("451", "= 451", "`=` is not an account's number"),
+            (" user 451", "", "`label` stands where `user` must"),
+            ("from any", "from 10.0.0.1", "`10.0.0.1` stands where `any` must"),
+            ("<t>", "<other>", "`<other>` is not an address"),
+            ("proto tcp", "proto icmp", "`icmp` is not tcp or udp"),
+            ("proto tcp ", "", "`from` stands where `proto` must"),
+            ("port 22", "port 22 port 23", "`port` stands where `user` must"),
+            ("quick", "quick on en0", "`en0` stands where `lo0` must"),
+            ("block return", "match", "`match` begins no rule"),
+            ("ephemerd:1\"", "ephemerd:1\" tag x", "`tag` is not expected here"),
+            (
+                " label \"ephemerd:1\"",
+                " no state",
+                "`no` stands where `label` must",
+            ),
+        ] {
+            let error = refusal(&whole.replacen(from, to, 1));
+            assert!(
+                error.starts_with("line 2 of the rules: ") && error.contains(why),
+                "{error}"
+            );
+        }
+        let pass = "pass out quick proto tcp from any to <t> user 451 no state";
+        // A state would let packets pass by rules that are loaded later.
+        assert!(refusal(&pass.replace(" no state", " keep state")).contains("`keep` stands where `no` must"));
+        assert!(refusal(&pass.replace(" no state", "")).contains("`no` is missing"));
+        assert!(refusal(&format!("{pass} all")).contains("`all` is not expected here"));
+        assert!(refusal("table <u> persist { 10.0.0.0/8 }").contains("`persist` stands where `const` must"));
+        assert!(refusal("table <u> const { 10.0.0.0/8").contains("`}` is missing"));
+        assert!(refusal("set skip on lo0").contains("`set` begins no rule"));
+    }
 }

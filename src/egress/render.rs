@@ -189,3 +189,78 @@ pub fn render(policy: &Policy, os: Os) -> Result<String, RenderError> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     Ok(lines.flat_map(|line| [line, "\n"]).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Loopback;
+    use crate::egress::{Packet, Ports, SlotPorts, Transport, nft, pf};
+
+    fn policy() -> Policy {
+        let slot = |index, uid, first| SlotPorts {
+            index,
+            uid,
+            ports: Ports {
+                first,
+                last: first + 99,
+            },
+        };
+        let list = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        Policy {
+            name: "ephemerd".into(),
+            slots: vec![slot(1, 451, 20_000), slot(2, 452, 20_100)],
+            resolvers: ["10.0.0.53", "fd00::53"].map(|text| text.parse().unwrap()).into(),
+            dns_ports: vec![53],
+            protected_ports: vec![22, 5900, 5901],
+            loopback: Loopback::OwnPorts,
+            deny: list(&["198.51.100.0/24", "203.0.113.7:443/tcp"]),
+            allow: list(&["10.0.0.5:3128/tcp", "[fd00::5]:8080-8089"]),
+            denied: ["10.0.0.0/8", "168.63.129.16/32", "fc00::/7"]
+                .map(|text| text.parse().unwrap())
+                .into(),
+            log: true,
+        }
+    }
+
+    #[test]
+    fn a_policy_is_this_table_of_nftables() {
+        insta::assert_snapshot!(render(&policy(), Os::Linux).unwrap());
+    }
+
+    #[test]
+    fn a_policy_is_this_anchor_of_pf() {
+        insta::assert_snapshot!(render(&policy(), Os::MacOs).unwrap());
+    }
+
+    #[test]
+    fn what_is_rendered_is_read_back_and_decides_as_it_is_meant() {
+        let read = [
+            nft::read(&render(&policy(), Os::Linux).unwrap()).unwrap(),
+            pf::read(&render(&policy(), Os::MacOs).unwrap()).unwrap(),
+        ];
+        for (to, port, wanted) in [
+            ("10.0.0.53", 53, Verdict::Allow),
+            ("10.0.0.53", 54, Verdict::Deny),
+            ("9.9.9.9", 53, Verdict::Deny),
+            ("9.9.9.9", 54, Verdict::Allow),
+            ("127.0.0.1", 5901, Verdict::Deny),
+            ("::1", 20_150, Verdict::Deny),
+            ("::1", 20_050, Verdict::Allow),
+            ("198.51.100.1", 80, Verdict::Deny),
+            ("203.0.113.7", 443, Verdict::Deny),
+            ("203.0.113.7", 444, Verdict::Allow),
+            ("10.0.0.5", 3128, Verdict::Allow),
+            ("10.0.0.5", 3129, Verdict::Deny),
+            ("fd00::5", 8089, Verdict::Allow),
+            ("fd00::5", 8090, Verdict::Deny),
+        ] {
+            let packet = Packet {
+                to: to.parse().unwrap(),
+                transport: Some((Transport::Tcp, Some(port))),
+            };
+            for chains in &read {
+                assert_eq!(chains.decide(451, &packet).verdict, wanted, "{to} {port}");
+            }
+        }
+    }
+}
