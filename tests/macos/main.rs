@@ -14,9 +14,11 @@
 
 mod accounts;
 mod brew;
+mod egress;
 #[path = "../fakes/homebrew.rs"]
 mod fake;
 mod job;
+mod network;
 mod refused;
 mod shims;
 mod stand;

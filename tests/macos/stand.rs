@@ -10,6 +10,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use ephemerd::host::{Host, MacTools, Os};
 use serde_json::{Value, json};
 
+use crate::network::Network;
+
 const FAKES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fakes/macos");
 
 /// Counts Macs of one process, so that no two share an account.
@@ -20,6 +22,8 @@ pub(crate) struct Mac {
     pub(crate) host: Host,
     /// The uid of slot 1, where [`Mac::with_accounts`] made it.
     pub(crate) uid: u32,
+    /// Where its programs run, if not in the network of this machine.
+    pub(crate) network: Option<Network>,
     _keep: tempfile::TempDir,
 }
 
@@ -51,6 +55,7 @@ impl Mac {
             uid: 600_000 + (std::process::id() % 50_000) * 16 + MACS.fetch_add(1, Ordering::Relaxed) % 16,
             top,
             host,
+            network: None,
             _keep: keep,
         };
         mac.install();
@@ -84,6 +89,19 @@ impl Mac {
             }),
         );
         fs::write(mac.top.join("ephemerd.toml"), mac.config()).unwrap();
+        mac
+    }
+
+    /// As [`Mac::with_accounts`], but its jobs have a network that pf filters: one of its own.
+    pub(crate) fn with_filter(more: &str) -> Self {
+        let mut mac = Self::with_accounts();
+        mac.network = Some(Network::new());
+        mac.host.resolv_conf = mac.top.join("resolv.conf");
+        fs::write(&mac.host.resolv_conf, "nameserver 10.0.0.53\n").unwrap();
+        mac.write_host();
+        let egress = format!("mode = \"block-lan\"\n{more}");
+        let config = mac.config().replace("mode = \"offline\"", &egress);
+        fs::write(mac.top.join("ephemerd.toml"), config).unwrap();
         mac
     }
 
@@ -150,14 +168,26 @@ impl Mac {
             .collect()
     }
 
+    /// A program of this Mac, in its network.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        let program = self.top.join("bin").join(name);
+        match &self.network {
+            Some(network) => network.command(program.as_str()),
+            None => Command::new(program),
+        }
+    }
+
+    /// The program of this Mac, with its configuration.
+    pub(crate) fn program(&self, args: &[&str]) -> Command {
+        let mut command = self.command("ephemerd");
+        command.arg("--config").arg(self.top.join("ephemerd.toml"));
+        command.args(args);
+        command
+    }
+
     /// Runs the program of this Mac.
     pub(crate) fn ephemerd(&self, args: &[&str]) -> Output {
-        Command::new(self.top.join("bin/ephemerd"))
-            .arg("--config")
-            .arg(self.top.join("ephemerd.toml"))
-            .args(args)
-            .output()
-            .unwrap()
+        self.program(args).output().unwrap()
     }
 
     /// Runs a script of a shell as a job; its exit code, standard output and standard error.
