@@ -197,6 +197,14 @@ pub fn unreached(main: &str) -> Option<String> {
     shadow.map(|rule| format!("`{rule}` of the main ruleset decides before ours are asked"))
 }
 
+/// Whether `-s Interfaces -v` says that the filter does not look at the loopback interface, as `set skip on lo0` of
+/// pf.conf(5) makes it.
+pub fn skips_loopback(interfaces: &str) -> bool {
+    interfaces
+        .lines()
+        .any(|line| line.split_whitespace().eq(["lo0", "(skip)"]))
+}
+
 /// The token that `-E` prints: whoever gives it back with `-X` no longer needs the filter.
 pub fn token(printed: &str) -> Option<String> {
     printed.lines().find_map(|line| {
@@ -285,6 +293,11 @@ mod tests {
             "Status: Disabled for 0 days 00:00:01         Debug: Urgent\n"
         ));
         assert!(!is_enabled(""));
+        let interfaces = "all\n\tCleared:     Mon Nov  2 10:00:00 2026\nen0\nlo0";
+        assert!(!skips_loopback(interfaces));
+        assert!(skips_loopback(&format!(
+            "{interfaces} (skip)\n\tReferences:  0\n"
+        )));
         let enabled = "No ALTQ support in kernel\nALTQ related functions disabled\npf enabled\nToken : 15447822800193098702\n";
         assert_eq!(token(enabled).as_deref(), Some("15447822800193098702"));
         assert_eq!(token("Token : \n"), None);
