@@ -75,6 +75,10 @@ fn the_empty_file_is_the_defaults() {
         ],
         "protect_local_ports": [
           22,
+          88,
+          445,
+          548,
+          3283,
           5900
         ],
         "loopback": "shared",

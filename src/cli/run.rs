@@ -56,7 +56,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
         anyhow::Error::new(error).context(format!("could not listen on `{}`", control.socket))
     })?;
     let keeping = Arc::clone(&daemon);
-    let keeping = tokio::spawn(async move { keeping.keep_egress().await });
+    let mut keeping = tokio::spawn(async move { keeping.keep_egress().await });
     info!(socket = %control.socket, "ready");
     loop {
         tokio::select! {
@@ -70,6 +70,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
             () = daemon.lost() => anyhow::bail!(
                 "the warden has ended, and every job with it\nhint: start the daemon again: it tears down what is left first"
             ),
+            ended = &mut keeping => anyhow::bail!("the egress filter is no longer watched: {ended:?}"),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }

@@ -355,7 +355,7 @@ env = { A = "1" }
         egress.deny = []  # default
         egress.dns = "system"  # default
         egress.dns_ports = [53]  # default
-        egress.protect_local_ports = [22, 5900]  # default
+        egress.protect_local_ports = [22, 88, 445, 548, 3283, 5900]  # default
         egress.loopback = "shared"  # default
         egress.log = false  # default
         egress.on_loss = "stop"  # default

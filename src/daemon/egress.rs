@@ -6,7 +6,7 @@
 //! system tells of. Rules that were changed are loaded again at once. If that fails, or packets get through all the
 //! same, jobs are stopped, or with `on_loss = "alert"` go on and their results say so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +32,9 @@ pub const INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often rules that somebody changes again and again are loaded again in a row before they count as lost.
 const TURNS: u32 = 10;
+
+/// Incidents that are remembered of one job; somebody can change the rules as often as they like.
+const INCIDENTS_MAX: usize = 100;
 
 /// Destinations that are remembered of one slot; jobs can make up as many as they like.
 const DESTINATIONS_MAX: usize = 256;
@@ -77,10 +80,8 @@ struct State {
     /// What was blocked of the job in each slot, and what the system said last.
     totals: BTreeMap<u32, Counts>,
     last: BTreeMap<u32, Counts>,
-    /// Everything that happened to the filter, oldest first.
-    incidents: Vec<String>,
-    /// The slots whose jobs run.
-    busy: BTreeSet<u32>,
+    /// The slots whose jobs run, with what happened to the filter meanwhile, oldest first.
+    busy: BTreeMap<u32, Vec<String>>,
     /// The last comparison that came to an end: its number, and how the rules were found.
     compared: (u64, Found),
 }
@@ -90,7 +91,6 @@ struct State {
 pub struct Leave {
     shared: Arc<Shared>,
     slot: u32,
-    incidents_before: usize,
 }
 
 /// How the rules were found; either way they are as they should be afterwards.
@@ -124,8 +124,7 @@ impl Keeper {
                 .collect(),
             _held: held,
             totals: BTreeMap::new(),
-            incidents: Vec::new(),
-            busy: BTreeSet::new(),
+            busy: BTreeMap::new(),
             compared: (0, Found::AsTheyShouldBe),
         };
         let shared = Shared {
@@ -147,13 +146,21 @@ impl Keeper {
     /// # Errors
     /// It cannot be verified; the job must not start.
     pub async fn admit(&self, slot: &Slot, warden: &Warden) -> Result<Leave, KeeperError> {
-        self.verify(vec![slot.account.clone()], warden).await?;
+        let mut accounts = vec![slot.account.clone()];
+        let was_lost = self.why_lost().is_some();
+        if was_lost {
+            accounts.extend(self.shared.busy_accounts());
+        }
+        self.verify(accounts, warden).await?;
+        if was_lost {
+            // Nobody has looked since; otherwise the job would be stopped for what is over.
+            self.found();
+        }
         let mut state = self.shared.state();
-        state.busy.insert(slot.index);
         // What came before is not this job's.
+        state.busy.insert(slot.index, Vec::new());
         state.totals.remove(&slot.index);
         Ok(Leave {
-            incidents_before: state.incidents.len(),
             slot: slot.index,
             shared: Arc::clone(&self.shared),
         })
@@ -190,14 +197,14 @@ impl Keeper {
             }
         };
         loop {
-            let is_busy = !self.shared.state().busy.is_empty();
-            tokio::select! {
-                () = changed(&mut changes) => {}
-                () = tokio::time::sleep(INTERVAL), if is_busy || self.lost.borrow().is_some() => {}
-                // Jobs may have started meanwhile.
-                () = tokio::time::sleep(INTERVAL), if !is_busy => continue,
+            let told = tokio::select! {
+                () = changed(&mut changes) => true,
+                () = tokio::time::sleep(INTERVAL) => false,
+            };
+            let concerns_somebody = !self.shared.state().busy.is_empty() || self.why_lost().is_some();
+            if told || concerns_somebody {
+                self.look(warden).await;
             }
-            self.look(warden).await;
         }
     }
 
@@ -206,11 +213,8 @@ impl Keeper {
         let accounts = self.shared.busy_accounts();
         match self.verify(accounts, warden).await {
             Ok(()) => {
-                if self.lost.borrow().is_some() {
-                    let incident = "the egress filter is in force again";
-                    info!("{incident}");
-                    self.shared.state().incidents.push(incident.to_owned());
-                    self.lost.send_replace(None);
+                if self.why_lost().is_some() {
+                    self.found();
                 }
             }
             // It kills every job itself.
@@ -219,12 +223,20 @@ impl Keeper {
                 let why = crate::chain(&failure);
                 error!(why, "the egress filter is lost");
                 // It stays lost for as long as a job runs that nobody stops, and is one incident all the time.
-                if self.lost.borrow().is_none() {
-                    self.shared.state().incidents.push(why.clone());
+                if self.why_lost().is_none() {
+                    self.shared.state().note(&why);
                 }
                 self.lost.send_replace(Some(why));
             }
         }
+    }
+
+    /// Tells everyone that the filter is no longer lost.
+    fn found(&self) {
+        let incident = "the egress filter is in force again";
+        info!("{incident}");
+        self.shared.state().note(incident);
+        self.lost.send_replace(None);
     }
 
     /// Compares and tries. Whoever changes the rules between the two, or while they are loaded again, is met at the
@@ -284,7 +296,10 @@ impl Shared {
 
     fn busy_accounts(&self) -> Vec<Account> {
         let state = self.state();
-        let busy = self.slots.iter().filter(|slot| state.busy.contains(&slot.index));
+        let busy = self
+            .slots
+            .iter()
+            .filter(|slot| state.busy.contains_key(&slot.index));
         busy.map(|slot| slot.account.clone()).collect()
     }
 
@@ -326,7 +341,7 @@ impl Shared {
                 let blocked = egress::verify(&self.host, &state.expected)?;
                 let incident = format!("the egress filter was lost and loaded again: {why}");
                 warn!("{incident}");
-                state.incidents.push(incident);
+                state.note(&incident);
                 state.count(blocked);
                 Ok(Found::Changed)
             }
@@ -336,6 +351,15 @@ impl Shared {
 }
 
 impl State {
+    /// Adds what happened to the records of the jobs that run.
+    fn note(&mut self, incident: &str) {
+        for incidents in self.busy.values_mut() {
+            if incidents.len() < INCIDENTS_MAX {
+                incidents.push(incident.to_owned());
+            }
+        }
+    }
+
     /// Adds up what the system counts. It starts anew with every loading, and forgets destinations after a while.
     fn count(&mut self, now: BTreeMap<u32, Blocked>) {
         let now: BTreeMap<u32, Counts> = now.into_iter().map(|(slot, now)| (slot, now.into())).collect();
@@ -403,18 +427,16 @@ impl Leave {
             let why = crate::chain(&KeeperError::from(error));
             warn!(why, "the egress filter could not be verified when the job ended");
             // The keeper may have seen it already, or not yet.
-            if state.incidents.last() != Some(&why) {
-                state.incidents.push(why);
+            if let Some(incidents) = state.busy.get_mut(&self.slot)
+                && incidents.last() != Some(&why)
+            {
+                incidents.push(why);
             }
         }
         let counts = state.totals.remove(&self.slot).unwrap_or_default();
         EgressReport {
             blocked: counts.into(),
-            incidents: state
-                .incidents
-                .get(self.incidents_before..)
-                .unwrap_or_default()
-                .to_vec(),
+            incidents: state.busy.remove(&self.slot).unwrap_or_default(),
         }
     }
 }

@@ -191,9 +191,13 @@ pub fn unreached(main: &str) -> Option<String> {
     let Some(hook) = rules.iter().position(|rule| *rule == HOOK) else {
         return Some(format!("the main ruleset has no `{HOOK}`"));
     };
-    let shadow = rules[..hook]
-        .iter()
-        .find(|rule| rule.split_whitespace().any(|word| word == "quick"));
+    // What comes in is none of our packets; the direction stands before `quick`.
+    let decides = |rule: &&&str| {
+        let before = rule.split_whitespace().take_while(|word| *word != "quick");
+        let direction_and_more: Vec<&str> = before.collect();
+        rule.split_whitespace().any(|word| word == "quick") && !direction_and_more.contains(&"in")
+    };
+    let shadow = rules[..hook].iter().find(decides);
     shadow.map(|rule| format!("`{rule}` of the main ruleset decides before ours are asked"))
 }
 
@@ -278,6 +282,9 @@ mod tests {
         let shadowed =
             unreached("pass quick all flags S/SA keep state\nanchor \"com.apple/*\" all\n").unwrap();
         assert!(shadowed.starts_with("`pass quick all"), "{shadowed}");
+        assert!(unreached("block drop out quick on en0 all\nanchor \"com.apple/*\" all\n").is_some());
+        let of_what_comes_in = "block drop in quick on en0 all\nanchor \"com.apple/*\" all\n";
+        assert_eq!(unreached(of_what_comes_in), None);
         assert_eq!(
             unreached("anchor \"com.apple/*\" all\nblock drop quick all\n"),
             None

@@ -39,7 +39,7 @@ pub(crate) fn input(release: Release) -> RenderInput {
             user_folder: "/private/var/folders/zz/one".into(),
             developer_dir: "/Applications/Xcode.app/Contents/Developer".into(),
             prefixes: "/opt/eph".into(),
-            protected_ports: vec![22, 5900],
+            protected_ports: vec![22, 88, 445, 548, 3283, 5900],
         }),
     }
 }

@@ -270,8 +270,8 @@ pub const KEYS: [Key; 49] = [
     Key {
         name: "egress.protect_local_ports",
         kind: PORTS,
-        default: Some("[22, 5900]"),
-        doc: "Ports of the host's loopback that no job reaches.",
+        default: Some("[22, 88, 445, 548, 3283, 5900]"),
+        doc: "Ports of the host's loopback that no job reaches: remote login, sign-on, file and screen sharing.",
     },
     Key {
         name: "egress.loopback",
