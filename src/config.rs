@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use grants::{Grant, comparable, granted};
 pub use problem::{ConfigError, Place, Problem};
 
-use crate::egress::Destination;
+use crate::egress::{Destination, Ports};
 use crate::host::Os;
 use crate::job::Repo;
 use crate::profile::Posture;
@@ -160,6 +160,15 @@ pub struct Egress {
     pub log: bool,
     /// What becomes of running jobs when the filter is lost and cannot be loaded again.
     pub on_loss: OnLoss,
+}
+
+impl Egress {
+    /// Ports that rules treat in a way of their own, at whatever address.
+    pub fn ports_of_its_own(&self) -> Vec<Ports> {
+        let named = self.dns_ports.iter().chain(&self.protect_local_ports);
+        let listed = self.deny.iter().chain(&self.allow).filter_map(|to| to.ports);
+        Ports::merged(named.map(|port| Ports::one(*port)).chain(listed))
+    }
 }
 
 /// What a job may reach over the network.

@@ -8,6 +8,7 @@ pub mod queue;
 pub mod start;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -382,8 +383,8 @@ impl Daemon {
     }
 
     /// Keeps the packet filter as it should be, where jobs need one. Never returns.
-    pub async fn keep_egress(&self) {
-        self.pipeline.keep_egress().await;
+    pub async fn keep_egress(&self) -> Infallible {
+        self.pipeline.keep_egress().await
     }
 
     /// Waits until the warden is gone. Nothing can be started or torn down any more then; the next start can.

@@ -197,7 +197,6 @@ impl Policy {
                 rules.push(rule(Verdict::Deny, Where::Loopback, &both, others));
             }
         }
-        rules.push(rule(Verdict::Allow, Where::Loopback, &[], vec![]));
         let listed = |verdict| {
             move |to: &Destination| Rule {
                 verdict,
@@ -211,6 +210,7 @@ impl Policy {
             }
         };
         rules.extend(self.deny.iter().map(listed(Verdict::Deny)));
+        rules.push(rule(Verdict::Allow, Where::Loopback, &[], vec![]));
         rules.extend(self.allow.iter().map(listed(Verdict::Allow)));
         rules.push(rule(Verdict::Deny, Where::Denied, &[], vec![]));
         rules

@@ -18,6 +18,7 @@ pub(crate) mod wire;
 
 use serde::{Deserialize, Serialize};
 
+use crate::egress::Ports;
 use crate::host::egress::canary::Attempt;
 use crate::job::{Acquisition, JobId};
 use crate::sandbox::launch::LaunchPlan;
@@ -71,6 +72,8 @@ pub enum Request {
     Canary {
         /// The accounts.
         accounts: Vec<Account>,
+        /// Ports that the rules treat in a way of their own.
+        avoid: Vec<Ports>,
     },
     /// Name the jobs that have a folder below `native` or a profile.
     Folders,

@@ -26,16 +26,6 @@ fn reference(policy: &Policy, slot: &SlotPorts, packet: &Packet) -> Verdict {
     if port.is_some_and(|port| policy.dns_ports.contains(&port)) {
         return verdict(policy.resolvers.contains(&to));
     }
-    if to.is_loopback() {
-        let protected = port.is_some_and(|port| policy.protected_ports.contains(&port));
-        let of_others = policy.loopback == ephemerd::config::Loopback::OwnPorts
-            && policy
-                .slots
-                .iter()
-                .filter(|other| other.index != slot.index)
-                .any(|other| port.is_some_and(|port| (other.ports.first..=other.ports.last).contains(&port)));
-        return verdict(!protected && !of_others);
-    }
     let is_of = |destination: &ephemerd::egress::Destination| {
         destination.net.contains(&to)
             && destination
@@ -45,6 +35,16 @@ fn reference(policy: &Policy, slot: &SlotPorts, packet: &Packet) -> Verdict {
                 .transport
                 .is_none_or(|wanted| packet.transport.is_some_and(|(own, _)| own == wanted))
     };
+    if to.is_loopback() {
+        let protected = port.is_some_and(|port| policy.protected_ports.contains(&port));
+        let of_others = policy.loopback == ephemerd::config::Loopback::OwnPorts
+            && policy
+                .slots
+                .iter()
+                .filter(|other| other.index != slot.index)
+                .any(|other| port.is_some_and(|port| (other.ports.first..=other.ports.last).contains(&port)));
+        return verdict(!protected && !of_others && !policy.deny.iter().any(is_of));
+    }
     if policy.deny.iter().any(is_of) {
         return Verdict::Deny;
     }

@@ -137,10 +137,9 @@ async fn run_one(
     // Before anything is acquired: a signal that nobody waits for yet would end us half done.
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(cancel_on_signal(interrupt, terminate, cancel.clone()));
-    let ended = tokio::select! {
-        ended = pipeline.run((&id, &spec), slot, Stream::Own, &cancel) => ended?,
-        () = pipeline.keep_egress() => anyhow::bail!("the egress filter is no longer watched"),
-    };
+    let ended = pipeline
+        .run_alone((&id, &spec), slot, Stream::Own, &cancel)
+        .await?;
     match &ended.outcome {
         Outcome::Refused { reason } | Outcome::Failed { reason } => anyhow::bail!("{reason}"),
         Outcome::TimedOut { .. } | Outcome::OverLimit { .. } => eprintln!("ephemerd: {}", ended.outcome),

@@ -10,7 +10,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::egress::Keeper;
 use crate::config::{Accounts, Config, EgressMode};
 use crate::host::accounts::{self, AccountsError, Wanted};
-use crate::host::egress::EgressError;
+use crate::host::egress::{self, EgressError};
 use crate::host::mac::{self, MacError};
 use crate::host::{Host, Os, probe};
 use crate::job::Acquisition;
@@ -171,23 +171,18 @@ pub async fn start(
     };
     let (slots, locks) = lock(planner.data_dir(), shared.as_deref(), all, claim)?;
     let warden = Warden::start(program, planner.data_dir())?;
-    let egress = match planner.config().egress.mode {
-        // Whoever lets jobs run although it cannot be enforced has said so by name, and the report does.
-        EgressMode::BlockLan if is_enforced(Axis::Network, &reports) => {
-            Some(Keeper::start(host, planner.config(), &every)?)
-        }
-        EgressMode::BlockLan | EgressMode::Offline | EgressMode::Open => None,
-    };
-    let pipeline = Pipeline {
+    let mut pipeline = Pipeline {
         planner,
         ledger,
         warden,
         axes: reports,
         root: uid.is_root(),
         keep: false,
-        egress,
+        egress: None,
     };
+    // Under the rules that it ran under, whatever is left of an earlier process ends first.
     let recovered = recover(&pipeline, &slots, claim).await?;
+    pipeline.egress = keeper(host, &pipeline, &every)?;
     Ok(Started {
         pipeline,
         slots,
@@ -195,6 +190,25 @@ pub async fn start(
         notes,
         locks,
     })
+}
+
+/// The keeper of the packet filter, in the mode that has one. In the mode that is open, rules that are left of another
+/// one go, unless others run jobs under them.
+fn keeper(host: &Host, pipeline: &Pipeline, slots: &[Slot]) -> Result<Option<Keeper>, EgressError> {
+    let config = pipeline.planner.config();
+    match config.egress.mode {
+        // Whoever lets jobs run although it cannot be enforced has said so by name, and the report does.
+        EgressMode::BlockLan if is_enforced(Axis::Network, &pipeline.axes) => {
+            Ok(Some(Keeper::start(host, config, slots)?))
+        }
+        EgressMode::Open if pipeline.root && egress::available(host).is_ok() => {
+            match egress::hold::remove(host, &crate::egress::name(&config.host.account)) {
+                Ok(()) | Err(EgressError::Busy { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        }
+        EgressMode::BlockLan | EgressMode::Offline | EgressMode::Open => Ok(None),
+    }
 }
 
 fn is_enforced(axis: Axis, reports: &[AxisReport]) -> bool {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Transport;
 
@@ -13,7 +13,7 @@ use super::Transport;
 const FORMS: &str = "write ADDRESS, NETWORK/LENGTH, ADDRESS:PORT or ADDRESS:PORT/tcp; IPv6 with a port in brackets, [fd00::5]:3128/tcp";
 
 /// Ports from `first` to `last`, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ports {
     /// The first.
     pub first: u16,

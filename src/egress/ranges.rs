@@ -26,11 +26,13 @@ const V4: [(&str, &str); 12] = [
 ];
 
 /// IPv6, each with its registration (IANA IPv6 special-purpose address registry).
-const V6: [(&str, &str); 10] = [
+const V6: [(&str, &str); 12] = [
     ("::/96", "unspecified, loopback, IPv4-compatible (RFC 4291)"),
     ("::ffff:0:0/96", "IPv4-mapped (RFC 4291)"),
     ("64:ff9b:1::/48", "translation by the network itself (RFC 8215)"),
+    ("::ffff:0:0:0/96", "IPv4-translated (RFC 2765)"),
     ("100::/64", "discard (RFC 6666)"),
+    ("2001:2::/48", "benchmarking (RFC 5180)"),
     ("2001::/32", "Teredo, which carries IPv4 addresses (RFC 4380)"),
     ("fc00::/7", "unique local (RFC 4193)"),
     ("fe80::/10", "link-local (RFC 4291)"),
@@ -145,6 +147,8 @@ mod tests {
             "::10.0.0.1",
             "::ffff:10.0.0.1",
             "::ffff:8.8.8.8",
+            "::ffff:0:808:808",
+            "2001:2::1",
             "64:ff9b::10.0.0.1",
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::1",

@@ -99,7 +99,8 @@ impl fmt::Display for Decision {
         } = self;
         match (rule, line) {
             (Some(rule), Some(line)) => write!(f, "{verdict}  line {line}: {rule}")?,
-            _ => write!(
+            (Some(why), None) => write!(f, "{verdict}  {why}")?,
+            (None, _) => write!(
                 f,
                 "{verdict}  no rule matches: what is not denied is the internet"
             )?,

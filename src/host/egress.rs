@@ -9,7 +9,7 @@ pub mod hold;
 mod nft;
 mod pf;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -137,29 +137,43 @@ pub fn surroundings(host: &Host) -> Result<Surroundings, EgressError> {
         source,
     };
     let interfaces = getifaddrs().map_err(|error| failed("this host's interfaces", error.into()))?;
-    let interfaces = interfaces
-        .filter(|interface| !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK))
-        .filter_map(|interface| prefix(interface.address?, interface.netmask?));
+    let mut nets = BTreeSet::new();
+    for interface in interfaces {
+        let is_link = interface.flags.contains(InterfaceFlags::IFF_POINTOPOINT);
+        let Some(address) = interface.address.as_ref().and_then(ip) else {
+            continue;
+        };
+        if !address.is_loopback() {
+            nets.insert(prefix(address, interface.netmask.as_ref().and_then(ip)));
+        }
+        // The other end of a link is as near as a neighbour.
+        let peer = interface.destination.as_ref().and_then(ip).filter(|_| is_link);
+        nets.extend(peer.map(IpNet::from));
+    }
     let text = match std::fs::read_to_string(&host.resolv_conf) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(failed(host.resolv_conf.as_str(), error)),
     };
     Ok(Surroundings {
-        interfaces: interfaces.collect(),
+        interfaces: nets,
         resolvers: resolvers(&text),
     })
 }
 
-/// An interface's address with the length of its prefix.
-fn prefix(address: SockaddrStorage, mask: SockaddrStorage) -> Option<IpNet> {
-    let ip = |address: &SockaddrStorage| match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+/// An interface's address with the length of its prefix; alone where the mask is none.
+fn prefix(address: IpAddr, mask: Option<IpAddr>) -> IpNet {
+    let net = mask.and_then(|mask| IpNet::with_netmask(address, mask).ok());
+    net.unwrap_or_else(|| address.into())
+}
+
+/// The address in a socket's, where it is one of IP.
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
         (Some(v4), _) => Some(IpAddr::V4(v4.ip())),
         (_, Some(v6)) => Some(IpAddr::V6(v6.ip())),
         (None, None) => None,
-    };
-    let (address, mask) = (ip(&address)?, ip(&mask)?);
-    IpNet::with_netmask(address, mask).ok()
+    }
 }
 
 /// What `policy` must look like once it is loaded.
@@ -207,14 +221,12 @@ pub fn verify(host: &Host, expected: &Expected) -> Result<BTreeMap<u32, Blocked>
     }
 }
 
-/// Takes the rules called `name` and the canary's addresses out; what is not there is no error.
+/// Takes the rules called `name` out; what is not there is no error.
 fn remove(host: &Host, name: &str) -> Result<(), EgressError> {
     match host.os {
-        Os::Linux => nft::remove(host, name)?,
-        Os::MacOs => pf::remove(host, name)?,
+        Os::Linux => nft::remove(host, name),
+        Os::MacOs => pf::remove(host, name),
     }
-    canary::remove_addresses(host);
-    Ok(())
 }
 
 /// Runs a tool that must end well, and returns what it printed.

@@ -2,6 +2,7 @@
 //! clean slot, and feeds it what happens.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
@@ -163,11 +164,47 @@ impl Pipeline {
         })
     }
 
+    /// Runs one job as [`Pipeline::run`] does, where no daemon keeps the packet filter meanwhile.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn run_alone(
+        &self,
+        job: (&JobId, &JobSpec),
+        slot: &Slot,
+        stream: Stream,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, RunError> {
+        tokio::select! {
+            ended = self.run(job, slot, stream, cancel) => ended,
+            never = self.keep_egress() => match never {},
+        }
+    }
+
     /// Keeps the packet filter as it should be, where jobs need one. Never returns.
-    pub async fn keep_egress(&self) {
+    pub async fn keep_egress(&self) -> Infallible {
         match &self.egress {
             Some(keeper) => keeper.watch(&self.warden).await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Whether a slot's account is nobody else's.
+    fn is_exclusive(&self) -> bool {
+        self.root && self.planner.config().native.accounts == Accounts::PerSlot
+    }
+
+    /// What a job uses, after a while; `None` when it cannot be measured.
+    async fn measure(&self, id: &JobId, slot: &Slot, disk: bool) -> Option<crate::warden::Usage> {
+        tokio::time::sleep(SAMPLE_EVERY).await;
+        let request = Request::Usage {
+            job: id.clone(),
+            uid: self.is_exclusive().then_some(slot.account.uid),
+            disk,
+        };
+        match self.warden.ask(request, &[]).await {
+            Ok(Reply::Usage(usage)) => Some(usage),
+            Ok(_) | Err(_) => None,
         }
     }
 
@@ -359,8 +396,7 @@ impl Drive<'_> {
         let Some(plan) = self.plan.take() else {
             return Ok(Event::FailedToStart("there is no plan".into()));
         };
-        let exclusive =
-            self.pipeline.root && self.pipeline.planner.config().native.accounts == Accounts::PerSlot;
+        let exclusive = self.pipeline.is_exclusive();
         if matches!(plan.confinement, Confinement::Seatbelt(_)) {
             self.acquire(Acquisition::Profile)?;
             if exclusive {
@@ -485,6 +521,9 @@ impl Drive<'_> {
                 .as_secs()
                 .min(self.spec.timeout_s.unwrap_or(u64::MAX));
             let (deadline, grace) = (self.deadline, self.grace);
+            // A walk through a large folder takes long, and nothing else waits for it.
+            let disk = (*samples + 1).is_multiple_of(DISK_EVERY);
+            let measuring = self.pipeline.measure(self.id, self.slot, disk);
             tokio::select! {
                 biased;
                 event = self.said() => return event,
@@ -492,9 +531,9 @@ impl Drive<'_> {
                 why = lost(egress), if may_be_killed => return Event::Unprotected(why),
                 () = at(deadline), if is_running => return Event::TimeLimit { limit_s },
                 () = at(grace), if !is_running => return Event::GraceOver,
-                () = tokio::time::sleep(SAMPLE_EVERY), if is_running => {
+                usage = measuring, if is_running => {
                     *samples += 1;
-                    if let Some(what) = self.sample(samples.is_multiple_of(DISK_EVERY)).await {
+                    if let Some(what) = self.exceeds(usage) {
                         return Event::LimitExceeded { what };
                     }
                 }
@@ -502,20 +541,10 @@ impl Drive<'_> {
         }
     }
 
-    /// Measures what the job uses; says which limit it exceeds.
-    async fn sample(&mut self, disk: bool) -> Option<String> {
-        let exclusive =
-            self.pipeline.root && self.pipeline.planner.config().native.accounts == Accounts::PerSlot;
-        let uid = exclusive.then_some(self.slot.account.uid);
-        let request = Request::Usage {
-            job: self.id.clone(),
-            uid,
-            disk,
-        };
-        let Ok(Reply::Usage(usage)) = self.pipeline.warden.ask(request, &[]).await else {
-            return None;
-        };
-        if uid.is_some() {
+    /// Notes what the job uses; says which limit it exceeds.
+    fn exceeds(&mut self, usage: Option<crate::warden::Usage>) -> Option<String> {
+        let usage = usage?;
+        if self.pipeline.is_exclusive() {
             self.memory_peak_byte = self.memory_peak_byte.max(Some(usage.memory_byte));
         }
         exceeded(usage, &self.pipeline.planner.config().native.limits)

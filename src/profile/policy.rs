@@ -153,7 +153,8 @@ pub enum SyscallGroup {
     /// Typing into a terminal somebody else reads.
     Terminal,
     /// Sockets of other families than Unix, IPv4, IPv6 and netlink, vsock (which reaches a hypervisor) above all; and
-    /// of MPTCP and SMC, for which the kernel opens sockets of its own that no packet filter knows for the job's.
+    /// of other protocols of the internet than TCP, UDP and ICMP: for MPTCP and SMC the kernel opens sockets of its
+    /// own that no packet filter knows for the job's.
     Sockets,
 }
 

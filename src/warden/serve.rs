@@ -171,12 +171,14 @@ impl Warden {
                 let workspace = Workspace::new(&self.data_dir, &job);
                 self.in_worker(number, || Reply::Usage(scrub::usage(&workspace, uid, disk)))
             }
-            Request::Canary { accounts } => self.in_worker(number, || match canary::fly(&accounts) {
-                Ok(attempts) => Reply::Canary { attempts },
-                Err(error) => Reply::Failed {
-                    reason: error.to_string(),
-                },
-            }),
+            Request::Canary { accounts, avoid } => {
+                self.in_worker(number, || match canary::fly(&accounts, &avoid) {
+                    Ok(attempts) => Reply::Canary { attempts },
+                    Err(error) => Reply::Failed {
+                        reason: error.to_string(),
+                    },
+                })
+            }
             Request::Folders => {
                 let found = scrub::folders(&self.data_dir);
                 self.reply(number, found.map(|jobs| Reply::Folders { jobs }))

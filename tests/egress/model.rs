@@ -11,7 +11,8 @@ use proptest::prelude::*;
 pub(crate) const DEFAULT: &str = "";
 
 /// Where made-up destinations lie: inside, outside and at the ends of what is denied.
-pub(crate) const PLACES: [&str; 16] = [
+pub(crate) const PLACES: [&str; 17] = [
+    "127.0.0.1",
     "10.0.0.0/8",
     "10.0.0.5",
     "172.16.0.0/12",

@@ -269,6 +269,11 @@ tell("multicast", send(four, datagram, 0, ("224.0.0.251", 5353)))
 tell("broadcast", send(four, datagram, 0, ("192.168.77.255", 8080), loud))
 tell("ping", send(four, datagram, socket.IPPROTO_ICMP, ("10.9.8.7", 0), packet=echo))
 tell("resolver-elsewhere", send(four, datagram, 0, ("192.168.77.53", 8080)))
+# A segment routing header (RFC 8754): by way of the internet to the LAN. The filter sees the first of them.
+segments = [socket.inet_pton(six, address) for address in ("fd12::1", "2001:db8:ffff::10")]
+header = struct.pack("!BBBBBBH", 0, 4, 4, 1, 1, 0, 0) + b"".join(segments)
+routed = lambda one: one.setsockopt(socket.IPPROTO_IPV6, 57, header)
+tell("routed", send(six, datagram, 0, ("fd12::1", 8080), routed))
 tell("mptcp", send(four, stream, 262, ("10.9.8.7", 8080)))
 def handed():
     with socket.socket(socket.AF_UNIX) as one:
@@ -305,6 +310,10 @@ fn no_other_kind_of_socket_gets_around_the_filter() {
         "broadcast sent",
         "ping sent",
         "handed sent",
+        "mapped-datagram sent",
+        "resolver-elsewhere sent",
+        "routed sent",
+        "mptcp reached",
     ];
     for way in free {
         assert!(
@@ -326,6 +335,7 @@ fn no_other_kind_of_socket_gets_around_the_filter() {
                 "broadcast EPERM",
                 "ping EPERM",
                 "resolver-elsewhere EPERM",
+                "routed EPERM",
                 "mptcp EPROTONOSUPPORT",
                 "handed EPERM",
                 "raw EPERM",

@@ -1,6 +1,6 @@
 //! `ephemerd egress check`: whether an account may send to an address, and by which rule.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,7 +10,7 @@ use super::{Ground, System, unfiltered};
 use crate::cli::Format;
 use crate::config::{Config, EgressMode};
 use crate::control::{Answer, Ask, client};
-use crate::egress::{Chains, Decision, Destination, Packet, Transport, Verdict, nft, pf, ranges, render};
+use crate::egress::{Decision, Destination, Packet, Transport, Verdict, nft, pf, ranges, render};
 use crate::host::{Host, Os};
 use crate::job::JobId;
 use crate::slot::Slot;
@@ -21,8 +21,8 @@ pub struct CheckArgs {
     /// Who sends: a slot's account or number, any other account, or the id of a job that runs.
     #[arg(value_name = "ACCOUNT|JOB")]
     who: String,
-    /// Where to: ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT; with /tcp or /udp after it. TCP if left out; without a port all of
-    /// them, and those that are decided otherwise are named.
+    /// Where to: ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT; with /tcp, /udp or /other after it. TCP if left out; without a
+    /// port all of them, and those that are decided otherwise are named.
     #[arg(value_name = "ADDRESS[:PORT][/PROTOCOL]")]
     to: String,
     /// For this system instead of this host's.
@@ -46,7 +46,7 @@ pub(super) fn run(args: &CheckArgs, host: &Host, config: &Config) -> anyhow::Res
     let os = args.os.map_or(host.os, Os::from);
     let ground = Ground::of(os, host, config)?;
     let account = account(&args.who, config, &ground.slots)?;
-    let packet = packet(&args.to)?;
+    let packet = packet(&args.to, os)?;
     let decision = match config.egress.mode {
         EgressMode::BlockLan => {
             let text = render::render(&ground.policy, os)?;
@@ -56,10 +56,13 @@ pub(super) fn run(args: &CheckArgs, host: &Host, config: &Config) -> anyhow::Res
             };
             match account {
                 Known::Slot(slot) => chains.decide(slot.account.uid, &packet),
-                Known::Other => Chains::default().decide(0, &packet),
+                Known::Other => nobodys(),
             }
         }
-        mode => without_filter(mode, &packet),
+        mode => match account {
+            Known::Slot(_) => without_filter(mode, &packet),
+            Known::Other => nobodys(),
+        },
     };
     for what in &ground.assumed {
         eprintln!("ephemerd: {what}");
@@ -119,19 +122,45 @@ fn slot_of(job: &JobId, config: &Config) -> anyhow::Result<u32> {
     }
 }
 
-fn packet(text: &str) -> anyhow::Result<Packet> {
+fn packet(text: &str, os: Os) -> anyhow::Result<Packet> {
+    let (text, is_other) = match text.strip_suffix("/other") {
+        Some(text) => (text, true),
+        None => (text, false),
+    };
     let to: Destination = text.parse().map_err(anyhow::Error::msg)?;
+    anyhow::ensure!(
+        !is_other || to.ports.is_none() && to.transport.is_none(),
+        "`{text}` has a port or a protocol, and other protocols have neither\nhint: write ADDRESS/other"
+    );
     anyhow::ensure!(
         to.is_single() && to.ports.is_none_or(|ports| ports.first == ports.last),
         "`{text}` is more than one address and port\nhint: ask for one"
     );
+    let transport = (
+        to.transport.unwrap_or(Transport::Tcp),
+        to.ports.map(|ports| ports.first),
+    );
+    let address = match (os, to.net.addr()) {
+        // Linux connects to loopback then (ip(7), ipv6(7)).
+        (Os::Linux, IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => Ipv4Addr::LOCALHOST.into(),
+        (Os::Linux, IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => Ipv6Addr::LOCALHOST.into(),
+        (_, address) => address,
+    };
     Ok(Packet {
-        to: to.net.addr(),
-        transport: Some((
-            to.transport.unwrap_or(Transport::Tcp),
-            to.ports.map(|ports| ports.first),
-        )),
+        to: address,
+        transport: (!is_other).then_some(transport),
     })
+}
+
+/// What is decided of an account that is no slot's.
+fn nobodys() -> Decision {
+    Decision {
+        verdict: Verdict::Allow,
+        rule: Some("no rule is about this account".to_owned()),
+        line: None,
+        registration: None,
+        except: vec![],
+    }
 }
 
 fn without_filter(mode: EgressMode, packet: &Packet) -> Decision {

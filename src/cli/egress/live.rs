@@ -140,7 +140,7 @@ pub(super) fn apply(args: &FormatArgs, host: &Host, config: &Config) -> anyhow::
     if args.format == Format::Text {
         println!("{} rules `{}` {done}", filter(host.os), ground.policy.name);
     }
-    tell(args, &fly(&ground)?)
+    tell(args, &fly(&ground, config)?)
 }
 
 pub(super) fn remove(host: &Host, config: &Config) -> anyhow::Result<ExitCode> {
@@ -161,12 +161,12 @@ pub(super) fn test(args: &FormatArgs, host: &Host, config: &Config) -> anyhow::R
         anyhow::Error::new(error)
             .context("there is nothing to try\nhint: `ephemerd egress apply` loads the rules")
     })?;
-    tell(args, &fly(&ground)?)
+    tell(args, &fly(&ground, config)?)
 }
 
-fn fly(ground: &Ground) -> anyhow::Result<Vec<Attempt>> {
+fn fly(ground: &Ground, config: &Config) -> anyhow::Result<Vec<Attempt>> {
     let accounts: Vec<_> = ground.slots.iter().map(|slot| slot.account.clone()).collect();
-    Ok(canary::fly(&accounts)?)
+    Ok(canary::fly(&accounts, &config.egress.ports_of_its_own())?)
 }
 
 /// Prints what was tried; ends with 1 when anything is not as it must be.

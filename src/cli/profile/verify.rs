@@ -223,7 +223,7 @@ async fn run_job(
         limit_byte: planner.config().native.limits.output_byte,
     };
     let ended = pipeline
-        .run((id, &spec), slot, stream, &CancellationToken::new())
+        .run_alone((id, &spec), slot, stream, &CancellationToken::new())
         .await?;
     let output = std::fs::read_to_string(&log)?;
     std::fs::remove_file(&log)?;

@@ -15,7 +15,7 @@ use crate::egress::{Destination, Ports, destination, ranges};
 pub(super) fn egress(r: &mut Reader) -> Option<Egress> {
     let mode = r.must(&["egress", "mode"], values::choice);
     let allow = r.must(&["egress", "allow"], |_, raw| values::each(raw, allowed));
-    let deny = r.must(&["egress", "deny"], |_, raw| values::each(raw, plain));
+    let deny = r.must(&["egress", "deny"], |_, raw| values::each(raw, denied));
     let dns = r.must(&["egress", "dns"], resolvers);
     let dns_ports = r.must(&["egress", "dns_ports"], ports);
     let protect_local_ports = r.must(&["egress", "protect_local_ports"], ports);
@@ -34,6 +34,7 @@ pub(super) fn egress(r: &mut Reader) -> Option<Egress> {
         on_loss: on_loss?,
     };
     refuse_what_is_denied(r, &egress);
+    refuse_other_resolvers(r, &egress);
     Some(egress)
 }
 
@@ -43,6 +44,26 @@ fn plain(text: &str) -> Result<Destination, String> {
     Ok(destination)
 }
 
+/// A destination that is denied. At loopback it is a port: without any jobs there would be none left, and the canary
+/// could not be flown.
+fn denied(text: &str) -> Result<Destination, String> {
+    let destination = plain(text)?;
+    let is_port = destination.ports.is_some_and(|ports| ports.first == ports.last);
+    if !is_port && is_at_loopback(&destination) {
+        return Err(format!(
+            "`{text}` is more than a port of loopback\nhint: name single ports, {}:3128 for example",
+            destination.net.addr()
+        ));
+    }
+    Ok(destination)
+}
+
+/// Whether some of it is loopback.
+fn is_at_loopback(destination: &Destination) -> bool {
+    let overlaps = |net: &IpNet| net.contains(&destination.net) || destination.net.contains(net);
+    ranges::loopback().iter().any(overlaps)
+}
+
 /// A destination that is allowed: one address, or more when `force` is behind it.
 fn allowed(text: &str) -> Result<Destination, String> {
     let (text, forced) = match text.strip_suffix(" force") {
@@ -50,6 +71,21 @@ fn allowed(text: &str) -> Result<Destination, String> {
         None => (text, false),
     };
     let destination = plain(text)?;
+    if is_at_loopback(&destination) && destination.is_single() {
+        return Err(format!(
+            "`{text}` is loopback, which is open but for `egress.protect_local_ports`\n\
+             hint: take the port out there"
+        ));
+    }
+    let canary = [IpAddr::from(ranges::CANARY_V4), IpAddr::from(ranges::CANARY_V6)];
+    if let Some(address) = canary
+        .into_iter()
+        .find(|address| destination.net.contains(address))
+    {
+        return Err(format!(
+            "`{text}` opens {address}, with which it is tried whether the filter holds\nhint: name less"
+        ));
+    }
     let overlaps = |net: &IpNet| net.contains(&destination.net) || destination.net.contains(net);
     let opened = ranges::denied(&BTreeSet::new())
         .into_iter()
@@ -84,6 +120,22 @@ fn ports(_: &Key, raw: &Raw) -> Result<Vec<u16>, Complaints> {
     let ports = values::each(raw, |text| text.parse::<Ports>().map(|ports| ports.first))?;
     let sorted: BTreeSet<u16> = ports.into_iter().collect();
     Ok(sorted.into_iter().collect())
+}
+
+/// On the ports of resolvers there are only those, so that allowing another would be a mistake that nobody notices.
+fn refuse_other_resolvers(r: &mut Reader, egress: &Egress) {
+    for allowed in &egress.allow {
+        let Some(ports) = allowed.ports else { continue };
+        if (ports.first..=ports.last).all(|port| egress.dns_ports.contains(&port)) {
+            r.contradiction(
+                &["egress.allow"],
+                format!(
+                    "`egress.allow` has `{allowed}`, and on ports of `egress.dns_ports` jobs reach resolvers only\n\
+                     hint: name the resolver in `egress.dns`"
+                ),
+            );
+        }
+    }
 }
 
 /// What `deny` names is denied whatever else says, so that allowing it would be a mistake that nobody notices.

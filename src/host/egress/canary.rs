@@ -6,21 +6,27 @@
 //! 127.0.0.1, which must work. Rules can be loaded, counted and compared, and still not be asked; nothing but a
 //! packet shows that.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::ifaddrs::getifaddrs;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Gid, Uid, fork, pipe, setgid, setuid};
 use serde::{Deserialize, Serialize};
 
-use super::{EgressError, TIMEOUT};
+use super::{EgressError, TIMEOUT, ip};
 use crate::egress::ranges::{CANARY_V4 as V4, CANARY_V6 as V6};
-use crate::egress::{Transport, Verdict};
+use crate::egress::{Ports, Transport, Verdict};
 use crate::host::command::{self, CommandSpec};
 use crate::host::{Host, Os, os};
 use crate::slot::Account;
+
+/// Ports that only root may bind, and the usual services are below.
+const PRIVILEGED: std::ops::RangeInclusive<u16> = 600..=1023;
 
 /// How long a connection within this machine may take. One that is neither accepted nor refused by then was dropped.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -42,6 +48,27 @@ pub struct Attempt {
     pub said: String,
 }
 
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            account,
+            transport,
+            to,
+            wanted,
+            found,
+            said,
+        } = self;
+        write!(
+            f,
+            "`{account}` sends to {to}/{transport} and gets {found} instead of {wanted}"
+        )?;
+        match said.as_str() {
+            "" => Ok(()),
+            said => write!(f, ": {said}"),
+        }
+    }
+}
+
 impl Attempt {
     /// Whether it is as it must be.
     pub fn is_met(&self) -> bool {
@@ -53,31 +80,39 @@ impl Attempt {
 ///
 /// # Errors
 /// The tool fails. Where this host has no IPv6, its address is left out.
-pub(super) fn add_addresses(host: &Host) -> Result<(), EgressError> {
-    let addresses = [IpAddr::V4(V4)]
-        .into_iter()
-        .chain(has_v6().then_some(IpAddr::V6(V6)));
-    for address in addresses {
-        if UdpSocket::bind((address, 0)).is_err() {
-            let spec = alias(host, address, true);
-            command::run(&spec)?.require_success(&spec)?;
-        }
+pub fn add_addresses(host: &Host) -> Result<(), EgressError> {
+    let there = own_addresses()?;
+    let mut wanted = vec![IpAddr::V4(V4)];
+    if there.contains(&IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+        wanted.push(IpAddr::V6(V6));
+    }
+    for address in wanted.into_iter().filter(|address| !there.contains(address)) {
+        let spec = alias(host, address, true);
+        command::run(&spec)?.require_success(&spec)?;
     }
     Ok(())
 }
 
+/// Every address of this host.
+fn own_addresses() -> Result<BTreeSet<IpAddr>, EgressError> {
+    let interfaces = getifaddrs().map_err(|error| EgressError::Surroundings {
+        what: "this host's interfaces".to_owned(),
+        source: error.into(),
+    })?;
+    Ok(interfaces
+        .filter_map(|interface| ip(&interface.address?))
+        .collect())
+}
+
 /// Takes them away again, where they are.
 pub(super) fn remove_addresses(host: &Host) {
+    let there = own_addresses().unwrap_or_default();
     for address in [IpAddr::V4(V4), IpAddr::V6(V6)] {
-        if UdpSocket::bind((address, 0)).is_ok() {
+        if there.contains(&address) {
             // An address that stays does no harm.
             let _ = command::run(&alias(host, address, false));
         }
     }
-}
-
-fn has_v6() -> bool {
-    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
 /// The command that adds the address to the loopback interface, or removes it: ip-address(8), ifconfig(8).
@@ -87,7 +122,12 @@ fn alias(host: &Host, address: IpAddr, add: bool) -> CommandSpec {
     match host.os {
         Os::Linux => {
             let verb = if add { "add" } else { "del" };
-            CommandSpec::new(&host.tools.ip, &["address", verb, &net, "dev", "lo"], TIMEOUT)
+            let mut args = vec!["address", verb, &net, "dev", "lo"];
+            if add && address.is_ipv4() {
+                // Or the kernel would take it as the source of packets that have no better one.
+                args.extend(["scope", "host"]);
+            }
+            CommandSpec::new(&host.tools.ip, &args, TIMEOUT)
         }
         Os::MacOs => {
             let family = if address.is_ipv4() { "inet" } else { "inet6" };
@@ -105,13 +145,27 @@ struct Ears {
 }
 
 impl Ears {
-    fn on(address: IpAddr) -> io::Result<Self> {
-        let ears = Self {
-            tcp: TcpListener::bind((address, 0))?,
-            udp: UdpSocket::bind((address, 0))?,
-        };
-        ears.udp.set_nonblocking(true)?;
-        Ok(ears)
+    /// On a port that no job can have taken, because it takes root, and that rules do not treat in a way of their own.
+    fn on(address: IpAddr, avoid: &[Ports]) -> io::Result<Self> {
+        let ports = PRIVILEGED
+            .rev()
+            .filter(|port| !avoid.iter().any(|ports| ports.holds(*port)));
+        let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
+        for port in ports {
+            let bound = TcpListener::bind((address, port))
+                .and_then(|tcp| UdpSocket::bind((address, port)).map(|udp| Self { tcp, udp }));
+            match bound {
+                Ok(ears) => {
+                    ears.udp.set_nonblocking(true)?;
+                    return Ok(ears);
+                }
+                Err(error) => refused = error,
+            }
+        }
+        Err(io::Error::new(
+            refused.kind(),
+            format!("cannot listen on {address}: {refused}"),
+        ))
     }
 
     /// Whether a datagram has come; within this machine it comes before sending it returns.
@@ -125,16 +179,17 @@ impl Ears {
 ///
 /// # Errors
 /// The addresses are not there, this process cannot use them itself, or an account cannot be become.
-pub fn fly(accounts: &[Account]) -> io::Result<Vec<Attempt>> {
+pub fn fly(accounts: &[Account], avoid: &[Ports]) -> io::Result<Vec<Attempt>> {
     let mut pairs = vec![(IpAddr::V4(V4), IpAddr::V4(Ipv4Addr::LOCALHOST))];
-    if has_v6() {
+    if own_addresses()
+        .map_err(io::Error::other)?
+        .contains(&IpAddr::V6(Ipv6Addr::LOCALHOST))
+    {
         pairs.push((IpAddr::V6(V6), IpAddr::V6(Ipv6Addr::LOCALHOST)));
     }
     let mut attempts = Vec::new();
     for (denied, own) in pairs {
-        let named =
-            |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {denied}: {error}"));
-        let (denied, own) = (Ears::on(denied).map_err(named)?, Ears::on(own)?);
+        let (denied, own) = (Ears::on(denied, avoid)?, Ears::on(own, avoid)?);
         let owner = format!("uid {}", nix::unistd::geteuid());
         let control = [(&denied, Verdict::Allow)];
         for attempt in tried(&owner, &control, run_here)? {

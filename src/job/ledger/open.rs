@@ -104,10 +104,12 @@ fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
 /// another process may have been quicker.
 fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if is_empty(&tx)? {
         tx.execute_batch(SCHEMA)?;
+    } else if found >= VERSION {
+        return Ok(());
     } else {
-        let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let done = usize::try_from(found - 1).unwrap_or_default();
         for migration in MIGRATIONS.iter().skip(done) {
             tx.execute_batch(migration)?;

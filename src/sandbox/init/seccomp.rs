@@ -48,9 +48,15 @@ const NATIVE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const NATIVE: u32 = 0xc000_00b7;
 
-/// Protocols for which the kernel itself opens further TCP sockets, whose owner is not the job's account, so that a
-/// packet filter does not know them for the job's: `IPPROTO_SMC` and `IPPROTO_MPTCP` (linux/in.h).
-const OF_THE_KERNELS_OWN: [u32; 2] = [256, 262];
+/// Protocols of the internet that sockets may have: the usual one of their type, ICMP, TCP, UDP, ICMPv6, and raw ones,
+/// which the kernel refuses (linux/in.h). Not among them are those for which the kernel itself opens further sockets,
+/// whose owner is not the job's account, so that a packet filter does not know them for the job's (MPTCP, SMC), and
+/// those whose ports it does not see (UDP-Lite, SCTP, DCCP).
+const INTERNET_PROTOCOLS: [u32; 6] = [0, 1, 6, 17, 58, 255];
+
+/// Bits that no type of socket among streams (1), datagrams (2) and raw ones (3) has, and every other one does
+/// (linux/net.h); `SOCK_CLOEXEC` and `SOCK_NONBLOCK` have none of them.
+const OTHER_TYPES: u32 = 0xc;
 
 /// What programs take for a kernel without such a protocol; they go on with plain TCP.
 const UNSUPPORTED: To = To::Answer(FAIL_WITH | libc::EPROTONOSUPPORT.unsigned_abs());
@@ -175,13 +181,14 @@ fn assemble(groups: &BTreeSet<SyscallGroup>) -> Vec<sock_filter> {
 /// The tests of a system call's arguments, where only some of them are refused.
 fn arguments(group: SyscallGroup, name: &str) -> Option<Vec<Line>> {
     let refuse = To::Answer(FAIL_WITH | libc::EPERM.unsigned_abs());
+    let test = |code, value, yes| Line::Test {
+        code,
+        value,
+        yes,
+        no: To::Next,
+    };
     let is_one_of = |argument, values: &[u32], yes| {
-        let tests = values.iter().map(move |value| Line::Test {
-            code: IF_EQUAL,
-            value: *value,
-            yes,
-            no: To::Next,
-        });
+        let tests = values.iter().map(|value| test(IF_EQUAL, *value, yes));
         std::iter::once(Line::Load(argument))
             .chain(tests)
             .collect::<Vec<_>>()
@@ -212,16 +219,25 @@ fn arguments(group: SyscallGroup, name: &str) -> Option<Vec<Line>> {
             Some(tests)
         }
         (SyscallGroup::Sockets, "socket") => {
-            let families =
-                [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(i32::unsigned_abs);
-            let allowed = To::Arguments(u32::MAX);
-            let mut tests = is_one_of(FIRST_ARGUMENT, &families, allowed);
+            let (internet, allowed) = (To::Arguments(u32::MAX), To::Arguments(u32::MAX - 1));
+            let families = |families: [i32; 2]| families.map(i32::unsigned_abs);
+            let mut tests = is_one_of(
+                FIRST_ARGUMENT,
+                &families([libc::AF_INET, libc::AF_INET6]),
+                internet,
+            );
+            let local =
+                families([libc::AF_UNIX, libc::AF_NETLINK]).map(|value| test(IF_EQUAL, value, allowed));
+            tests.extend(local);
             tests.extend([
                 Line::Answer(FAIL_WITH | libc::EPERM.unsigned_abs()),
-                Line::Label(allowed),
+                Line::Label(internet),
+                Line::Load(SECOND_ARGUMENT),
+                test(IF_ANY_BIT, OTHER_TYPES, UNSUPPORTED),
             ]);
-            tests.extend(is_one_of(THIRD_ARGUMENT, &OF_THE_KERNELS_OWN, UNSUPPORTED));
-            tests.push(Line::Answer(ALLOW));
+            tests.extend(is_one_of(THIRD_ARGUMENT, &INTERNET_PROTOCOLS, allowed));
+            let unsupported = Line::Answer(FAIL_WITH | libc::EPROTONOSUPPORT.unsigned_abs());
+            tests.extend([unsupported, Line::Label(allowed), Line::Answer(ALLOW)]);
             Some(tests)
         }
         (SyscallGroup::Kernel, "setrlimit") => {
@@ -427,10 +443,26 @@ mod tests {
         ] {
             assert_eq!(socket([family, 0, 0, 0]), expected, "family {family}");
         }
-        for (protocol, expected) in [(6, ALLOW), (256, FAIL_WITH | 93), (262, FAIL_WITH | 93)] {
+        let missing = FAIL_WITH | 93;
+        for (protocol, expected) in [
+            (6, ALLOW),
+            (17, ALLOW),
+            (132, missing),
+            (136, missing),
+            (256, missing),
+            (262, missing),
+        ] {
             assert_eq!(socket([2, 1, protocol, 0]), expected, "protocol {protocol}");
             assert_eq!(socket([17, 1, protocol, 0]), REFUSED);
         }
+        assert_eq!(
+            socket([2, 0o2_004_002, 0, 0]),
+            ALLOW,
+            "SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK"
+        );
+        assert_eq!(socket([10, 5, 0, 0]), missing, "SOCK_SEQPACKET, which is SCTP");
+        assert_eq!(socket([1, 5, 0, 0]), ALLOW, "SOCK_SEQPACKET of a Unix socket");
+        assert_eq!(socket([16, 3, 15, 0]), ALLOW, "NETLINK_KOBJECT_UEVENT");
     }
 
     #[test]
