@@ -50,9 +50,13 @@ fn denied(text: &str) -> Result<Destination, String> {
     let destination = plain(text)?;
     let is_port = destination.ports.is_some_and(|ports| ports.first == ports.last);
     if !is_port && is_at_loopback(&destination) {
+        let port = Destination {
+            net: destination.net.addr().into(),
+            ports: Some(Ports::one(3128)),
+            transport: None,
+        };
         return Err(format!(
-            "`{text}` is more than a port of loopback\nhint: name single ports, {}:3128 for example",
-            destination.net.addr()
+            "`{text}` is more than a port of loopback\nhint: name single ports, {port} for example"
         ));
     }
     Ok(destination)
