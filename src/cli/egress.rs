@@ -31,8 +31,8 @@ pub enum EgressCommand {
     /// Say whether an account may send to an address, and by which rule. Decides from the rendered rules alone.
     /// Ends with 0 when it may, with 1 when it may not. Works on any host.
     Check(check::CheckArgs),
-    /// Tell whether the rules are loaded as they should be, and what they blocked (needs root). Ends with 1 when they
-    /// are not.
+    /// Tell whether the rules are loaded as they should be and hold, and what they blocked (needs root). Ends with 1
+    /// when they are not or do not.
     Status(live::FormatArgs),
     /// Load the rules and try them (needs root). The daemon and `exec` do so themselves.
     Apply(live::FormatArgs),

@@ -241,7 +241,12 @@ fn what_no_comparison_sees_the_canary_does() {
     let mac = Filtered::applied();
     mac.other_tool(&["load", "com.apple/100.other", "pass quick all no state"]);
     let (code, text) = mac.egress("status");
-    assert_eq!(code, 0, "all is loaded, on and asked: {text}");
+    assert_eq!(code, 1, "{text}");
+    // All is loaded, on and asked.
+    assert!(
+        text.contains("do not hold: `_ephemerd1` sends to 192.0.0.8"),
+        "{text}"
+    );
     let (code, text) = mac.egress("test");
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("allow INSTEAD OF deny"), "{text}");

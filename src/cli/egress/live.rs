@@ -30,8 +30,10 @@ struct Status {
     mode: EgressMode,
     filter: &'static str,
     name: String,
-    /// Whether what is loaded is what should be; it was not tried.
+    /// Whether what is loaded is what should be.
     loaded: bool,
+    /// Whether it does what it should as well.
+    verified: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     slots: Vec<SlotStatus>,
@@ -85,6 +87,8 @@ pub(super) fn status(args: &FormatArgs, host: &Host, config: &Config) -> anyhow:
         },
         mode => (BTreeMap::new(), Some(unfiltered(mode).to_owned())),
     };
+    let loaded = why.is_none();
+    let why = if loaded { flaw(&ground, config) } else { why };
     let slots = ground.slots.iter().map(|slot| SlotStatus {
         slot: slot.index,
         account: slot.account.name.clone(),
@@ -94,7 +98,8 @@ pub(super) fn status(args: &FormatArgs, host: &Host, config: &Config) -> anyhow:
         mode: config.egress.mode,
         filter: filter(host.os),
         name: ground.policy.name.clone(),
-        loaded: why.is_none(),
+        loaded,
+        verified: why.is_none(),
         why,
         slots: slots.collect(),
     };
@@ -103,13 +108,25 @@ pub(super) fn status(args: &FormatArgs, host: &Host, config: &Config) -> anyhow:
         Format::Text => print!("{}", as_text(&status)),
     }
     let wanted = config.egress.mode == EgressMode::BlockLan;
-    Ok(ExitCode::from(u8::from(wanted && !status.loaded)))
+    Ok(ExitCode::from(u8::from(wanted && !status.verified)))
+}
+
+/// What is wrong with rules that are loaded as they should be, by trying them.
+fn flaw(ground: &Ground, config: &Config) -> Option<String> {
+    match fly(ground, config) {
+        Ok(attempts) => attempts
+            .iter()
+            .find(|attempt| !attempt.is_met())
+            .map(ToString::to_string),
+        Err(error) => Some(crate::chain(error.as_ref())),
+    }
 }
 
 fn as_text(status: &Status) -> String {
     let Status { filter, name, .. } = status;
     let standing = match &status.why {
-        None => format!("{filter} rules `{name}` are loaded as they should be\n"),
+        None => format!("{filter} rules `{name}` are loaded as they should be, and hold\n"),
+        Some(why) if status.loaded => format!("{filter} rules `{name}` do not hold: {why}\n"),
         Some(why) => format!("{filter} rules `{name}` are not in force: {why}\n"),
     };
     if !status.loaded {
