@@ -1,40 +1,29 @@
 //! The driver: performs the effects of the [state machine](super::state) for one native job, from slot to
 //! clean slot, and feeds it what happens.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant, SystemTime};
+mod drive;
 
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::net::unix::pipe::Receiver;
+use std::convert::Infallible;
+use std::time::{Duration, SystemTime};
+
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::ledger::{AcquisitionId, Ending, Ledger, LedgerError, Usage};
-use super::output::{Copies, Pipes, Stream, receiver};
-use super::plan::{Planned, Planner};
-use super::state::{Effect, Event, State, step};
+use super::output::Stream;
+use super::plan::Planner;
 use super::{Acquisition, JobId, JobSpec, Outcome};
-use crate::config::{Accounts, Limits};
-use crate::daemon::egress::{Keeper, Leave};
+use crate::config::Accounts;
+use crate::daemon::egress::Keeper;
 use crate::egress::EgressReport;
 use crate::sandbox::axes::AxisReport;
-use crate::sandbox::launch::{Confinement, LaunchPlan, Status};
 use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
-use crate::workspace::Workspace;
+use drive::Drive;
 
 /// How often a running job's memory is measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-
-/// Every how many samples its disk is measured as well, which takes longer.
-const DISK_EVERY: u32 = 10;
-
-/// How long the sandbox may take from the launch to its readiness.
-const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a job was left as it is, for the next start to take up.
 #[derive(Debug, thiserror::Error)]
@@ -77,27 +66,6 @@ pub struct Ended {
     pub egress: Option<EgressReport>,
 }
 
-/// One job on its way.
-struct Drive<'a> {
-    pipeline: &'a Pipeline,
-    id: &'a JobId,
-    spec: &'a JobSpec,
-    slot: &'a Slot,
-    stream: Stream,
-    /// Newest last.
-    held: Vec<(AcquisitionId, Acquisition)>,
-    plan: Option<LaunchPlan>,
-    copies: Copies,
-    status: Option<Lines<BufReader<Receiver>>>,
-    deadline: Option<Instant>,
-    grace: Option<Instant>,
-    memory_peak_byte: Option<u64>,
-    leftovers: Vec<String>,
-    /// Its leave to use the network, where a packet filter gives it.
-    leave: Option<Leave>,
-    egress: Option<EgressReport>,
-}
-
 impl Pipeline {
     /// Runs one job that trust routed to this host, in a slot nobody else uses, and returns when the slot is
     /// clean again or in quarantine.
@@ -113,23 +81,7 @@ impl Pipeline {
         cancel: &CancellationToken,
     ) -> Result<Ended, RunError> {
         self.ledger.claim(id, slot, SystemTime::now())?;
-        let mut drive = Drive {
-            pipeline: self,
-            id,
-            spec,
-            slot,
-            stream,
-            held: vec![],
-            plan: None,
-            copies: Copies::default(),
-            status: None,
-            deadline: None,
-            grace: None,
-            memory_peak_byte: None,
-            leftovers: vec![],
-            leave: None,
-            egress: None,
-        };
+        let mut drive = Drive::new(self, (id, spec), slot, stream);
         let outcome = drive.until_done(cancel).await?;
         info!(job = %id, slot = slot.index, %outcome, "job ended");
         Ok(Ended {
@@ -259,358 +211,5 @@ impl Pipeline {
             egress,
         };
         Ok(self.ledger.finish(id, &ending, now)?)
-    }
-}
-
-impl Drive<'_> {
-    /// Feeds the state machine until the job is done.
-    async fn until_done(&mut self, cancel: &CancellationToken) -> Result<Outcome, RunError> {
-        let mut state = State::Queued;
-        let mut events = VecDeque::from([Event::SlotGranted]);
-        let mut samples = 0;
-        loop {
-            let event = match events.pop_front() {
-                Some(event) => event,
-                None => self.next_event(&state, cancel, &mut samples).await,
-            };
-            let (next, effects) = match step(&state, event) {
-                Ok(taken) => taken,
-                Err(rejected) => {
-                    warn!(job = %self.id, %rejected);
-                    continue;
-                }
-            };
-            if next.name() != state.name() && !matches!(next, State::Done { .. }) {
-                self.pipeline.ledger.enter(
-                    self.id,
-                    next.name(),
-                    reason_of(&next).as_deref(),
-                    SystemTime::now(),
-                )?;
-            }
-            state = next;
-            for effect in effects {
-                if let Effect::Report(outcome) = effect {
-                    return Ok(outcome);
-                }
-                events.extend(self.perform(effect, &state).await?);
-            }
-        }
-    }
-
-    /// Performs one effect; returns the event that answers it, where one does.
-    async fn perform(&mut self, effect: Effect, state: &State) -> Result<Option<Event>, RunError> {
-        match effect {
-            Effect::AcquireWorkspace => self.acquire_workspace().await.map(Some),
-            Effect::Launch => self.launch().await.map(Some),
-            Effect::StopPolitely => Ok(self.signal(true).await),
-            Effect::Kill => Ok(self.signal(false).await),
-            Effect::ArmGrace => {
-                self.grace = Some(Instant::now() + self.pipeline.planner.config().native.stop_grace);
-                Ok(None)
-            }
-            Effect::Scrub => {
-                let newest_first: Vec<_> = self.held.drain(..).rev().collect();
-                self.status = None;
-                let leftovers = self
-                    .pipeline
-                    .undo(self.id, Some(&self.slot.account), &newest_first)
-                    .await?;
-                Ok(Some(Event::Scrubbed { leftovers }))
-            }
-            Effect::ReleaseSlot => self.settle(state, vec![]).await,
-            Effect::QuarantineSlot { leftovers } => self.settle(state, leftovers).await,
-            Effect::Report(_) => Ok(None),
-        }
-    }
-
-    async fn settle(&mut self, state: &State, leftovers: Vec<String>) -> Result<Option<Event>, RunError> {
-        let output_byte = if leftovers.is_empty() {
-            std::mem::take(&mut self.copies).finish().await
-        } else {
-            // Somebody may still hold the pipe.
-            0
-        };
-        if let State::Done { outcome, .. } = state {
-            let usage = Usage {
-                memory_peak_byte: self.memory_peak_byte,
-                output_byte,
-            };
-            if let Some(leave) = self.leave.take() {
-                self.egress = Some(leave.report().await);
-            }
-            self.pipeline.settle(
-                self.id,
-                Some(self.slot),
-                (outcome, &leftovers),
-                usage,
-                self.egress.as_ref(),
-            )?;
-        }
-        self.leftovers = leftovers;
-        Ok(None)
-    }
-
-    async fn acquire_workspace(&mut self) -> Result<Event, RunError> {
-        let pipeline = self.pipeline;
-        let planned = pipeline
-            .planner
-            .plan(self.id, self.spec, self.slot, pipeline.root);
-        let Planned { launch, homebrew, .. } = match planned {
-            Ok(planned) => planned,
-            Err(error) => return Ok(Event::Refused(crate::chain(&error))),
-        };
-        if let Some(keeper) = &pipeline.egress {
-            match keeper.admit(self.slot, &pipeline.warden).await {
-                Ok(leave) => self.leave = Some(leave),
-                Err(error) => return Ok(Event::Refused(crate::chain(&error))),
-            }
-        }
-        let account = launch.account.clone();
-        self.plan = Some(launch);
-        self.acquire(Acquisition::Workspace)?;
-        if let Some(order) = &homebrew {
-            let workspace = Workspace::new(pipeline.planner.data_dir(), self.id);
-            if !pipeline.planner.prefix(&workspace, order.slot).is_in(&workspace) {
-                self.acquire(Acquisition::Homebrew { slot: order.slot })?;
-            }
-        }
-        let request = Request::Prepare {
-            job: self.id.clone(),
-            account,
-            homebrew,
-        };
-        Ok(match pipeline.warden.ask(request, &[]).await {
-            Ok(Reply::Prepared { note }) => {
-                if let Some(note) = note {
-                    warn!(job = %self.id, note, "Homebrew prefix not as configured");
-                }
-                Event::Prepared
-            }
-            Ok(other) => Event::FailedToStart(WardenError::Unexpected(Box::new(other)).to_string()),
-            Err(error) => Event::FailedToStart(crate::chain(&error)),
-        })
-    }
-
-    async fn launch(&mut self) -> Result<Event, RunError> {
-        let Some(plan) = self.plan.take() else {
-            return Ok(Event::FailedToStart("there is no plan".into()));
-        };
-        let exclusive = self.pipeline.is_exclusive();
-        if matches!(plan.confinement, Confinement::Seatbelt(_)) {
-            self.acquire(Acquisition::Profile)?;
-            if exclusive {
-                let account = self.slot.account.clone();
-                self.acquire(Acquisition::UserDomain { account })?;
-            }
-        }
-        self.acquire(Acquisition::Processes {
-            uid: self.slot.account.uid,
-            exclusive,
-        })?;
-        let launched = match self.start(plan).await {
-            Ok(()) => tokio::time::timeout(READY_WITHIN, self.said()).await,
-            Err(error) => return Ok(Event::FailedToStart(error)),
-        };
-        let limit = self.spec.timeout_s.map(Duration::from_secs);
-        let limit = limit.unwrap_or(Duration::MAX).min(self.job_timeout());
-        self.deadline = Instant::now().checked_add(limit);
-        Ok(launched.unwrap_or_else(|_| {
-            Event::FailedToStart(format!("the sandbox was not ready within {READY_WITHIN:?}"))
-        }))
-    }
-
-    /// Makes the pipes and asks the warden for the process.
-    async fn start(&mut self, plan: LaunchPlan) -> Result<(), String> {
-        let failed = |error: io::Error| format!("could not make the job's pipes: {error}");
-        let pipes = Pipes::open(&self.stream).map_err(failed)?;
-        let (said, status) = io::pipe().map_err(failed)?;
-        let said: OwnedFd = said.into();
-        self.status = Some(BufReader::new(receiver(said).map_err(failed)?).lines());
-        let [stdin, stdout, stderr] = &pipes.job;
-        let descriptors = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd()];
-        let launched = self
-            .pipeline
-            .warden
-            .ask(Request::Launch(Box::new(plan)), &descriptors)
-            .await;
-        self.copies = pipes.hand_over();
-        launched
-            .map(|_| ())
-            .map_err(|error| format!("could not start the sandbox: {}", crate::chain(&error)))
-    }
-
-    fn job_timeout(&self) -> Duration {
-        let config = self.pipeline.planner.config();
-        let own = config
-            .repos
-            .get(&self.spec.origin.repo)
-            .and_then(|repo| repo.job_timeout);
-        own.unwrap_or(config.native.job_timeout)
-    }
-
-    fn acquire(&mut self, what: Acquisition) -> Result<(), RunError> {
-        let id = self.pipeline.ledger.acquire(self.id, &what, SystemTime::now())?;
-        self.held.push((id, what));
-        Ok(())
-    }
-
-    /// Signals the job's processes; a warden that cannot be asked has taken them with it.
-    async fn signal(&mut self, politely: bool) -> Option<Event> {
-        let request = Request::Signal {
-            job: self.id.clone(),
-            politely,
-        };
-        self.pipeline
-            .warden
-            .ask(request, &[])
-            .await
-            .err()
-            .map(|error| Event::Lost(error.to_string()))
-    }
-
-    /// The next thing init says, as an event.
-    async fn said(&mut self) -> Event {
-        let line = match &mut self.status {
-            Some(lines) => lines.next_line().await.ok().flatten(),
-            None => std::future::pending().await,
-        };
-        let Some(line) = line else {
-            self.status = None;
-            return Event::Lost("the job's first process was killed from outside".into());
-        };
-        match serde_json::from_str(&line) {
-            Ok(Status::Ready) => Event::Started,
-            Ok(Status::StepFailed { step, detail }) => {
-                Event::FailedToStart(format!("sandbox step `{step}` failed: {detail}"))
-            }
-            Ok(Status::NotExecuted { code, detail }) => {
-                self.tell_not_executed(&detail);
-                Event::Exited { code }
-            }
-            Ok(Status::Exited { code }) => Event::Exited { code },
-            Ok(Status::Signalled { signal }) => Event::Signalled { signal },
-            Err(error) => Event::Lost(format!("the sandbox said `{line}`: {error}")),
-        }
-    }
-
-    /// Says in the job's own output why its command did not start.
-    fn tell_not_executed(&self, detail: &str) {
-        let program = self.spec.command.first().map(String::as_str).unwrap_or_default();
-        let text = format!("ephemerd: cannot execute `{program}`: {detail}\n");
-        let written = match &self.stream {
-            Stream::Log { file, .. } => std::fs::File::options()
-                .append(true)
-                .open(file)
-                .and_then(|mut log| io::Write::write_all(&mut log, text.as_bytes())),
-            Stream::Own => io::Write::write_all(&mut io::stderr(), text.as_bytes()),
-        };
-        if let Err(error) = written {
-            warn!(job = %self.id, %error, text);
-        }
-    }
-
-    /// Waits for whatever happens first.
-    async fn next_event(&mut self, state: &State, cancel: &CancellationToken, samples: &mut u32) -> Event {
-        let is_running = matches!(state, State::Running);
-        let may_be_killed = is_running || matches!(state, State::Stopping { killed: false, .. });
-        let egress = self.pipeline.egress.as_ref();
-        loop {
-            let limit_s = self
-                .job_timeout()
-                .as_secs()
-                .min(self.spec.timeout_s.unwrap_or(u64::MAX));
-            let (deadline, grace) = (self.deadline, self.grace);
-            // A walk through a large folder takes long, and nothing else waits for it.
-            let disk = (*samples + 1).is_multiple_of(DISK_EVERY);
-            let measuring = self.pipeline.measure(self.id, self.slot, disk);
-            tokio::select! {
-                biased;
-                event = self.said() => return event,
-                () = cancel.cancelled(), if is_running => return Event::CancelAsked,
-                why = lost(egress), if may_be_killed => return Event::Unprotected(why),
-                () = at(deadline), if is_running => return Event::TimeLimit { limit_s },
-                () = at(grace), if !is_running => return Event::GraceOver,
-                usage = measuring, if is_running => {
-                    *samples += 1;
-                    if let Some(what) = self.exceeds(usage) {
-                        return Event::LimitExceeded { what };
-                    }
-                }
-            }
-        }
-    }
-
-    /// Notes what the job uses; says which limit it exceeds.
-    fn exceeds(&mut self, usage: Option<crate::warden::Usage>) -> Option<String> {
-        let usage = usage?;
-        if self.pipeline.is_exclusive() {
-            self.memory_peak_byte = self.memory_peak_byte.max(Some(usage.memory_byte));
-        }
-        exceeded(usage, &self.pipeline.planner.config().native.limits)
-    }
-}
-
-/// Which limit `usage` exceeds, with the figures.
-fn exceeded(usage: crate::warden::Usage, limits: &Limits) -> Option<String> {
-    let over = |name: &str, used: u64, limit: u64| {
-        (used > limit).then(|| format!("{name} {} MiB of {} MiB", used >> 20, limit >> 20))
-    };
-    over("memory", usage.memory_byte, limits.memory_byte)
-        .or_else(|| over("disk", usage.disk_byte.unwrap_or_default(), limits.disk_byte))
-}
-
-/// Why the packet filter is lost, once it is.
-async fn lost(keeper: Option<&Keeper>) -> String {
-    match keeper {
-        Some(keeper) => keeper.lost().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Ends at `moment`, or never.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// What the ledger notes beside a state.
-fn reason_of(state: &State) -> Option<String> {
-    match state {
-        State::Stopping { why, .. } => Some(Outcome::from(why.clone()).to_string()),
-        State::Scrubbing { outcome } => Some(outcome.to_string()),
-        State::Queued | State::Preparing | State::Launching | State::Running | State::Done { .. } => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_is_over_its_limit_only_past_it() {
-        let limits = Limits {
-            processes: 1,
-            memory_byte: 2 << 20,
-            disk_byte: 3 << 20,
-            open_files: 1,
-            output_byte: 1,
-        };
-        let usage = |memory_byte, disk_byte| crate::warden::Usage {
-            processes: 1,
-            memory_byte,
-            disk_byte,
-        };
-        assert_eq!(exceeded(usage(2 << 20, Some(3 << 20)), &limits), None);
-        assert_eq!(
-            exceeded(usage(3 << 20, None), &limits).unwrap(),
-            "memory 3 MiB of 2 MiB"
-        );
-        assert_eq!(
-            exceeded(usage(0, Some(4 << 20)), &limits).unwrap(),
-            "disk 4 MiB of 3 MiB"
-        );
     }
 }
