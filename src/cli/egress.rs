@@ -7,14 +7,14 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::config::{Config, EgressMode};
+use crate::config::{Accounts, Config, EgressMode};
 use crate::daemon::start;
 use crate::egress::{Policy, Surroundings, render};
 use crate::host::{Host, Os, accounts, egress};
 use crate::slot::{Account, Slot};
 
-/// The number of the service account where there is none, from the range that macOS leaves to such accounts.
-const ASSUMED_UID: u32 = 450;
+/// The first number of accounts where there are none, from the range that macOS leaves to such accounts.
+const ASSUMED_UID: u32 = 451;
 
 /// Arguments of `egress`.
 #[derive(Debug, Args)]
@@ -113,17 +113,11 @@ impl Ground {
     fn of(os: Os, host: &Host, config: &Config) -> anyhow::Result<Self> {
         let mut assumed = Vec::new();
         let here = os == host.os;
-        let known = here.then(|| {
-            let wanted = start::wanted(config);
-            accounts::observe(host, &wanted).and_then(|seen| accounts::resolve(host.os, &wanted, &seen))
+        let found = here.then(|| known_accounts(host, config)).flatten();
+        let found = found.unwrap_or_else(|| {
+            assumed.push("the accounts are not there; their numbers are assumed");
+            assumed_accounts(config)
         });
-        let found = match known {
-            Some(Ok(accounts)) => accounts,
-            _ => {
-                assumed.push("the accounts are not there; their numbers are assumed");
-                assumed_accounts(config)
-            }
-        };
         let around = if here {
             egress::surroundings(host)?
         } else {
@@ -139,14 +133,45 @@ impl Ground {
     }
 }
 
+/// The accounts of this host, or where looking at them takes more rights, those that have their names; `None` when one
+/// is missing.
+fn known_accounts(host: &Host, config: &Config) -> Option<Vec<Account>> {
+    let wanted = start::wanted(config);
+    let seen = accounts::observe(host, &wanted).and_then(|seen| accounts::resolve(host.os, &wanted, &seen));
+    if let Ok(found) = seen {
+        return Some(found);
+    }
+    let account = |name: String| {
+        let user = users::get_user_by_name(&name)?;
+        Some(Account {
+            name,
+            uid: user.uid(),
+            gid: user.primary_group_id(),
+        })
+    };
+    names(config).into_iter().map(account).collect()
+}
+
 /// Accounts as `host setup` would make them, but for their numbers.
 fn assumed_accounts(config: &Config) -> Vec<Account> {
-    let account = |index: u32| Account {
-        name: format!("{}{index}", config.host.account),
-        uid: ASSUMED_UID + index,
+    let numbered = names(config).into_iter().zip(ASSUMED_UID..);
+    let account = |(name, uid)| Account {
+        name,
+        uid,
         gid: ASSUMED_UID,
     };
-    (1..=config.native.slots).map(account).collect()
+    numbered.map(account).collect()
+}
+
+/// The names of the slots' accounts, in the order of the slots.
+fn names(config: &Config) -> Vec<String> {
+    let account = &config.host.account;
+    match config.native.accounts {
+        Accounts::Single => vec![account.clone()],
+        Accounts::PerSlot => (1..=config.native.slots)
+            .map(|index| format!("{account}{index}"))
+            .collect(),
+    }
 }
 
 fn show(args: &RenderArgs, host: &Host, config: &Config) -> anyhow::Result<ExitCode> {

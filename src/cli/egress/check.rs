@@ -69,8 +69,12 @@ pub(super) fn run(args: &CheckArgs, host: &Host, config: &Config) -> anyhow::Res
     }
     match args.format {
         Format::Json => {
+            let account = match account {
+                Known::Slot(slot) => &slot.account.name,
+                Known::Other => &args.who,
+            };
             let checked = Checked {
-                account: &args.who,
+                account,
                 to: args.to.clone(),
                 decision: &decision,
             };
@@ -82,6 +86,7 @@ pub(super) fn run(args: &CheckArgs, host: &Host, config: &Config) -> anyhow::Res
 }
 
 /// Whose packets are asked about.
+#[derive(Clone, Copy)]
 enum Known<'a> {
     Slot(&'a Slot),
     /// An account that no rule is about.
