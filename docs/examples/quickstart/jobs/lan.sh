@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+#!/usr/bin/env bash
 # Tries an address that jobs are kept from. It is one of this host's own, which ephemerd gave its loopback interface for
 # such attempts: nothing leaves the host.
 if (echo hello >/dev/udp/192.0.0.8/9) 2>error; then
