@@ -140,8 +140,11 @@ impl Mac {
 
     pub(crate) fn write_state(&self, name: &str, value: &Value) {
         let path = self.top.join("state").join(name);
-        fs::write(&path, value.to_string()).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        // In one step: a tool may be reading it.
+        let fresh = path.with_extension("fresh");
+        fs::write(&fresh, value.to_string()).unwrap();
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o666)).unwrap();
+        fs::rename(&fresh, &path).unwrap();
     }
 
     pub(crate) fn state(&self, name: &str) -> Value {

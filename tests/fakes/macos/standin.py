@@ -56,9 +56,12 @@ def load(name, default):
 
 
 def save(name, value):
-    """Writes one piece of state."""
-    with open(os.path.join(STATE, name), "w") as file:
+    """Writes one piece of state, in one step: somebody may be reading it."""
+    path = os.path.join(STATE, name)
+    fresh = f"{path}.{os.getpid()}"
+    with open(fresh, "w") as file:
         json.dump(value, file, indent=1)
+    os.replace(fresh, path)
 
 
 def end(code, stderr=""):
