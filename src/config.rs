@@ -163,11 +163,15 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// Ports that rules treat in a way of their own, at whatever address.
-    pub fn ports_of_its_own(&self) -> Vec<Ports> {
+    /// Ports at which rules treat loopback in a way of their own.
+    pub fn local_ports(&self) -> Vec<Ports> {
         let named = self.dns_ports.iter().chain(&self.protect_local_ports);
-        let listed = self.deny.iter().chain(&self.allow).filter_map(|to| to.ports);
-        Ports::merged(named.map(|port| Ports::one(*port)).chain(listed))
+        let denied = self.deny.iter().filter(|to| to.is_at_loopback());
+        Ports::merged(
+            named
+                .map(|port| Ports::one(*port))
+                .chain(denied.filter_map(|to| to.ports)),
+        )
     }
 }
 

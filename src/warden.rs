@@ -72,7 +72,7 @@ pub enum Request {
     Canary {
         /// The accounts.
         accounts: Vec<Account>,
-        /// Ports that the rules treat in a way of their own.
+        /// Ports at which the rules treat loopback in a way of their own.
         avoid: Vec<Ports>,
     },
     /// Name the jobs that have a folder below `native` or a profile.

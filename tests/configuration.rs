@@ -570,3 +570,12 @@ fn an_allow_that_nobody_would_notice_to_be_void_is_refused() {
     hint: name the resolver in `egress.dns`
     "#);
 }
+
+#[test]
+fn what_is_denied_elsewhere_leaves_the_ports_of_loopback_alone() {
+    let text = "[egress]\ndeny = [\"203.0.113.0/24:1-65535\", \"127.0.0.1:700\"]\nallow = [\"10.0.0.5:1-65535\"]\n\
+                protect_local_ports = [22]\n";
+    let ports = right(text).config.egress.local_ports();
+    let shown: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["22", "53", "700"]);
+}

@@ -276,7 +276,7 @@ impl Keeper {
         if accounts.is_empty() {
             return Ok(());
         }
-        let avoid = self.shared.config.egress.ports_of_its_own();
+        let avoid = self.shared.config.egress.local_ports();
         let asked = warden.ask(Request::Canary { accounts, avoid }, &[]);
         let answered = tokio::time::timeout(CANARY_WITHIN, asked).await;
         let answered =

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::Transport;
+use super::{Transport, ranges};
 
 /// How the forms look, for hints.
 const FORMS: &str = "write ADDRESS, NETWORK/LENGTH, ADDRESS:PORT or ADDRESS:PORT/tcp; IPv6 with a port in brackets, [fd00::5]:3128/tcp";
@@ -102,6 +102,12 @@ impl Destination {
     /// Whether it is no more than one address.
     pub fn is_single(&self) -> bool {
         self.net.prefix_len() == self.net.max_prefix_len()
+    }
+
+    /// Whether some of it is loopback.
+    pub fn is_at_loopback(&self) -> bool {
+        let overlaps = |net: &IpNet| net.contains(&self.net) || self.net.contains(net);
+        ranges::loopback().iter().any(overlaps)
     }
 
     /// Whether everything that is part of `other` is part of it.

@@ -49,7 +49,7 @@ fn plain(text: &str) -> Result<Destination, String> {
 fn denied(text: &str) -> Result<Destination, String> {
     let destination = plain(text)?;
     let is_port = destination.ports.is_some_and(|ports| ports.first == ports.last);
-    if !is_port && is_at_loopback(&destination) {
+    if !is_port && destination.is_at_loopback() {
         let port = Destination {
             net: destination.net.addr().into(),
             ports: Some(Ports::one(3128)),
@@ -62,12 +62,6 @@ fn denied(text: &str) -> Result<Destination, String> {
     Ok(destination)
 }
 
-/// Whether some of it is loopback.
-fn is_at_loopback(destination: &Destination) -> bool {
-    let overlaps = |net: &IpNet| net.contains(&destination.net) || destination.net.contains(net);
-    ranges::loopback().iter().any(overlaps)
-}
-
 /// A destination that is allowed: one address, or more when `force` is behind it.
 fn allowed(text: &str) -> Result<Destination, String> {
     let (text, forced) = match text.strip_suffix(" force") {
@@ -75,7 +69,7 @@ fn allowed(text: &str) -> Result<Destination, String> {
         None => (text, false),
     };
     let destination = plain(text)?;
-    if is_at_loopback(&destination) && destination.is_single() {
+    if destination.is_at_loopback() && destination.is_single() {
         return Err(format!(
             "`{text}` is loopback, which is open but for `egress.protect_local_ports`\n\
              hint: take the port out there"
