@@ -1,7 +1,7 @@
 //! Egress: which packets a job's account may send, as rules of a packet filter that go by account.
 //!
 //! ```text
-//!  [egress] + slots + Surroundings ─► Policy ─► rules ─► render (pf/*.tera) ─► text for pf or nftables
+//!  [egress] + slots + Surroundings ─► Policy ─► rules ─► render (in pf/) ─► text   for pf or nftables
 //!                                                                               │ nft, pf: read it back
 //!                                          decide ◄── Chains ◄──────────────────┘
 //! ```
@@ -80,10 +80,9 @@ pub struct Packet {
 }
 
 /// The network around this host, as far as the rules depend on it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Its own addresses, with the prefixes of what is reached without a router. Those of the loopback interface are
-    /// left out.
+    /// Its own addresses but for loopback, with the prefixes of what is reached without a router.
     pub interfaces: BTreeSet<IpNet>,
     /// The resolvers of the system, from resolv.conf(5).
     pub resolvers: BTreeSet<IpAddr>,

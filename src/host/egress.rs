@@ -229,6 +229,17 @@ fn remove(host: &Host, name: &str) -> Result<(), EgressError> {
     }
 }
 
+/// What is wrong with `found`, where it is not `wanted`: the first thing that is in one and not in the other.
+fn difference<T: PartialEq + std::fmt::Display>(wanted: &[T], found: &[T]) -> String {
+    let missing = wanted.iter().find(|item| !found.contains(item));
+    let strange = found.iter().find(|item| !wanted.contains(item));
+    match (missing, strange) {
+        (Some(item), _) => format!("`{item}` is missing"),
+        (None, Some(item)) => format!("`{item}` does not belong there"),
+        (None, None) => "the rules stand in another order".to_owned(),
+    }
+}
+
 /// Runs a tool that must end well, and returns what it printed.
 fn must(spec: &CommandSpec) -> Result<command::Output, EgressError> {
     Ok(command::run(spec)?.require_success(spec)?)

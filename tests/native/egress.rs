@@ -69,6 +69,19 @@ fn a_job_reaches_the_internet_and_no_range_that_is_not_while_others_reach_everyt
 }
 
 #[test]
+fn what_is_verified_of_profiles_holds_behind_the_filter_as_well() {
+    let (net, site) = (Net::new(), Site::new(BLOCK_LAN));
+    let verified = net.run(&site, &["profile", "verify"]);
+    assert!(verified.status.success(), "{}", said(&verified));
+    let held = out(&verified).matches(" held ").count();
+    assert!(
+        held > 200,
+        "{held} attacks held in both postures: {}",
+        said(&verified)
+    );
+}
+
+#[test]
 fn names_are_asked_of_the_configured_resolver_and_of_nobody_else() {
     let (net, site) = (Net::new(), Site::new(BLOCK_LAN));
     let resolver = targets(&[RESOLVER], 53);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{EgressError, TIMEOUT, must};
+use super::{EgressError, TIMEOUT, difference, must};
 use crate::egress::{Blocked, nft};
 use crate::host::Host;
 use crate::host::command::{self, CommandSpec};
@@ -58,12 +58,6 @@ pub(super) fn verify(host: &Host, name: &str, form: &Value) -> Result<BTreeMap<u
     if listing.rules == *form {
         return Ok(listing.blocked);
     }
-    let difference = difference(form, &listing.rules);
-    Err(lost(format!("table `inet {name}` was changed: {difference}")))
-}
-
-/// The first thing that is in one and not in the other.
-fn difference(wanted: &Value, found: &Value) -> String {
     let items = |value: &Value| {
         value
             .get("nftables")
@@ -71,14 +65,8 @@ fn difference(wanted: &Value, found: &Value) -> String {
             .cloned()
             .unwrap_or_default()
     };
-    let (wanted, found) = (items(wanted), items(found));
-    let missing = wanted.iter().find(|item| !found.contains(item));
-    let strange = found.iter().find(|item| !wanted.contains(item));
-    match (missing, strange) {
-        (Some(item), _) => format!("{item} is missing"),
-        (None, Some(item)) => format!("{item} does not belong there"),
-        (None, None) => "the rules stand in another order".to_owned(),
-    }
+    let difference = difference(&items(form), &items(&listing.rules));
+    Err(lost(format!("table `inet {name}` was changed: {difference}")))
 }
 
 pub(super) fn remove(host: &Host, name: &str) -> Result<(), EgressError> {

@@ -10,7 +10,7 @@ use std::io;
 use camino::Utf8PathBuf;
 use ipnet::IpNet;
 
-use super::{EgressError, TIMEOUT, must};
+use super::{EgressError, TIMEOUT, difference, must};
 use crate::egress::{Blocked, pf};
 use crate::host::Host;
 use crate::host::command::{self, CommandSpec, Output};
@@ -140,13 +140,7 @@ pub(super) fn verify(
         other => pf::normal_form(&other?.stdout),
     };
     if loaded != rules {
-        let missing = rules.iter().find(|rule| !loaded.contains(rule));
-        let strange = loaded.iter().find(|rule| !rules.contains(rule));
-        let why = match (missing, strange) {
-            (Some(rule), _) => format!("`{rule}` is missing"),
-            (None, Some(rule)) => format!("`{rule}` does not belong there"),
-            (None, None) => "the rules stand in another order".to_owned(),
-        };
+        let why = difference(rules, &loaded);
         return lost(format!("anchor `{anchor}` was changed: {why}"));
     }
     let shown = pfctl(host, &["-a", &anchor, "-t", DENIED, "-T", "show"], None);

@@ -147,6 +147,15 @@ esac
     (program, mood)
 }
 
+/// Why a job has failed, once it has.
+#[track_caller]
+fn failure(daemon: &Daemon, job: &JobId) -> String {
+    match daemon.outcome(job) {
+        Outcome::Failed { reason } => reason,
+        other => panic!("{other:?}\n{}", daemon.log()),
+    }
+}
+
 #[test]
 fn jobs_are_killed_when_the_rules_are_lost_and_cannot_be_loaded_again() {
     let (net, site) = (Net::new(), Site::new(BLOCK_LAN));
@@ -156,9 +165,7 @@ fn jobs_are_killed_when_the_rules_are_lost_and_cannot_be_loaded_again() {
     fs::write(&mood, "fails").unwrap();
     net.nft("flush ruleset");
     for job in &jobs {
-        let Outcome::Failed { reason } = daemon.outcome(job) else {
-            panic!("{:?}", daemon.story(job))
-        };
+        let reason = failure(&daemon, job);
         assert!(
             reason.starts_with("the egress filter is not in force") && reason.contains("out of order"),
             "{reason}"
@@ -195,9 +202,7 @@ fn jobs_are_killed_when_the_rules_look_right_and_packets_get_through() {
     fs::write(&mood, "lies").unwrap();
     net.nft("flush ruleset");
     for job in &jobs {
-        let Outcome::Failed { reason } = daemon.outcome(job) else {
-            panic!("{:?}", daemon.story(job))
-        };
+        let reason = failure(&daemon, job);
         assert!(
             reason.starts_with("the egress filter does not hold")
                 && reason.contains("gets allow instead of deny"),
