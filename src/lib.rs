@@ -26,6 +26,7 @@ pub mod host;
 pub mod job;
 pub mod probe;
 pub mod profile;
+pub mod provision;
 pub mod sandbox;
 pub mod slot;
 pub mod trust;

@@ -1,0 +1,3 @@
+//! What a host must have before jobs run on it.
+
+pub mod scan;
