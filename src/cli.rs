@@ -8,9 +8,11 @@ pub mod exec;
 pub mod host;
 pub mod jobs;
 pub mod lint;
+pub mod look;
 pub mod origin;
 pub mod probe;
 pub mod profile;
+pub mod provision;
 pub mod route;
 pub mod run;
 pub mod semantics;
@@ -27,6 +29,7 @@ use crate::config::ConfigError;
 use crate::control::client::ControlError;
 use crate::daemon::start::StartError;
 use crate::host::Host;
+use crate::provision::manifest::ManifestError;
 
 /// Runs CI jobs directly on this host, each fenced in by the operating system and gone afterwards without a
 /// trace.
@@ -68,6 +71,8 @@ pub enum Command {
     Profile(profile::ProfileArgs),
     /// Look at, load and try the rules that keep jobs off the LAN.
     Egress(egress::EgressArgs),
+    /// Compare this host with what its manifest says it must have, and put it right.
+    Provision(provision::ProvisionArgs),
     /// Prepare this host.
     Host(host::HostArgs),
     /// Check or show the configuration.
@@ -85,6 +90,9 @@ pub enum Command {
     /// The live probes, run inside a sandbox.
     #[command(name = "__probe", hide = true)]
     Probe(probe::ProbeArgs),
+    /// Answers to questions, found inside a sandbox.
+    #[command(name = "__look", hide = true)]
+    Look(look::LookArgs),
 }
 
 impl Command {
@@ -97,7 +105,8 @@ impl Command {
             }
             Self::Profile(args) => args.only_answers(),
             Self::Egress(args) => args.only_answers(),
-            Self::Host(_) | Self::Warden { .. } | Self::Confined | Self::Probe(_) => false,
+            Self::Provision(args) => args.only_answers(),
+            Self::Host(_) | Self::Warden { .. } | Self::Confined | Self::Probe(_) | Self::Look(_) => false,
         }
     }
 }
@@ -142,10 +151,8 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         }) => lint::run(args),
         Command::Profile(args) => profile::run(args, host, load(path)?, config_file(path)),
         Command::Egress(args) => egress::run(args, host, &load(path)?.config),
-        Command::Host(args) => {
-            host::run(args, &load(path)?.config, host, &mut std::io::stdout())?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Provision(args) => provision::run(args, host, load(path)?, config_file(path)),
+        Command::Host(args) => host::run(args, host, &load(path)?, &config_file(path)),
         Command::Config(args) => config::run(args, path),
         Command::Warden { data_dir } => {
             crate::warden::serve::serve(data_dir, host)?;
@@ -153,6 +160,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         }
         Command::Confined => Ok(ExitCode::from(crate::sandbox::seatbelt::confined::run()?)),
         Command::Probe(args) => args.run(),
+        Command::Look(args) => args.run(host),
     }
 }
 
@@ -165,6 +173,7 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     }
     // Their 1 is an answer.
     if matches!(command, Command::Profile(args) if args.compares())
+        || matches!(command, Command::Provision(args) if args.compares())
         || matches!(command, Command::Egress(args) if args.compares())
     {
         return 2;
@@ -176,7 +185,7 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     };
     if error
         .chain()
-        .any(|cause| cause.downcast_ref::<ConfigError>().is_some())
+        .any(|cause| cause.downcast_ref::<ConfigError>().is_some() || is_manifest(cause))
     {
         2
     } else if error.chain().any(|cause| {
@@ -192,6 +201,12 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     } else {
         1
     }
+}
+
+/// Whether a manifest is wrong, which is part of the configuration.
+fn is_manifest(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<ManifestError>().is_some()
+        || matches!(cause.downcast_ref(), Some(StartError::Manifest(_)))
 }
 
 /// The file the configuration comes from, whether it exists or not.

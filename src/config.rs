@@ -60,6 +60,24 @@ pub struct HostConfig {
     pub data_dir: Utf8PathBuf,
     /// Name of the service account and group; slots append their number.
     pub account: String,
+    /// The manifest this host must meet: a name, an absolute path, or [`NO_MANIFEST`]; the system's when not set.
+    pub manifest: Option<String>,
+    /// How old a check may be that says the manifest is met.
+    pub recheck: Duration,
+}
+
+/// The name of a manifest that asks for nothing, so that a host need not be enabled.
+pub const NO_MANIFEST: &str = "none";
+
+impl HostConfig {
+    /// The manifest a host of this system must meet, if it must meet one.
+    pub fn manifest(&self, os: Os) -> Option<&str> {
+        match self.manifest.as_deref() {
+            Some(NO_MANIFEST) => None,
+            Some(named) => Some(named),
+            None => Some(crate::provision::manifest::default_name(os)),
+        }
+    }
 }
 
 /// `[native]`: how jobs run on this host.
@@ -125,6 +143,8 @@ pub struct Limits {
 /// `[repos."owner/name"]`: what one repository needs beyond the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RepoConfig {
+    /// The manifest this host must meet for its jobs: a name or an absolute path.
+    pub manifest: Option<String>,
     /// Overrides `native.posture`.
     pub posture: Option<Posture>,
     /// Overrides `native.job_timeout`.
@@ -280,6 +300,15 @@ pub enum KeyOrigin {
         /// Line of the key, from 1.
         line: usize,
     },
+}
+
+/// Checks that jobs may be given the variable `name`.
+///
+/// # Errors
+///
+/// It may not, in words with a hint.
+pub(crate) fn check_variable(name: &str) -> Result<(), String> {
+    resolve::values::variable(name)
 }
 
 /// The path of the configuration when none is given.

@@ -10,7 +10,8 @@ pub mod server;
 use serde::{Deserialize, Serialize};
 
 use crate::job::ledger::{JobRow, Transition};
-use crate::job::{JobId, JobSpec};
+use crate::job::{JobId, JobSpec, Repo};
+use crate::provision::question::{self, Question};
 use crate::sandbox::axes::AxisReport;
 use crate::trust::Route;
 
@@ -55,6 +56,13 @@ pub enum Ask {
         /// The job.
         job: JobId,
     },
+    /// Answer these as a job sees it.
+    Look {
+        /// Whose job; its grants decide what there is to see.
+        repo: Repo,
+        /// The questions.
+        questions: Vec<Question>,
+    },
     /// Start no more jobs.
     Drain {},
     /// Start jobs again.
@@ -86,6 +94,11 @@ pub enum Answer {
     Story(Box<Story>),
     /// How the daemon is.
     Status(Box<StatusReport>),
+    /// What a job sees, in the order of the questions.
+    Seen {
+        /// The answers.
+        answers: Vec<question::Answer>,
+    },
     /// Done; for logs, the output follows.
     Done {},
     /// It cannot be answered.
@@ -121,6 +134,9 @@ pub struct StatusReport {
     pub slots: Vec<SlotReport>,
     /// What the host enforces.
     pub axes: Vec<AxisReport>,
+    /// Why no job is let through, as far as that is known: the host is not enabled, or lacks something.
+    #[serde(default)]
+    pub shut: Option<String>,
 }
 
 /// How a slot is.
@@ -146,6 +162,8 @@ pub enum SlotNow {
         /// The job.
         job: JobId,
     },
+    /// Ephemerd looks what a job would see.
+    Looking {},
     /// It is not used, because a job left something there.
     Quarantined {
         /// What.

@@ -3,14 +3,17 @@
 //! Everything happens on one thread; a job is a task that runs [`Pipeline::run`]. The state behind the lock
 //! says who waits, who runs where and which slots are out of use; the ledger says everything else.
 
+pub mod check;
 pub mod egress;
+pub mod gate;
+pub mod look;
 pub mod queue;
 pub mod start;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use camino::Utf8PathBuf;
 use tokio::sync::watch;
@@ -21,20 +24,35 @@ use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
 use crate::job::ledger::{Ending, Entry, LedgerError, Listing, Usage};
 use crate::job::output::Stream;
 use crate::job::run::Pipeline;
-use crate::job::{JobId, JobSpec, Outcome};
+use crate::job::{JobId, JobSpec, Origin, Outcome, Repo};
+use crate::provision::question::Question;
 use crate::sandbox::Axis;
 use crate::sandbox::axes::{AxisReport, Standing};
 use crate::slot::Slot;
 use crate::trust::{self, Route};
 use crate::warden::Request;
+use check::NOBODY;
 use egress::Keeper;
+use gate::{Gate, GateError};
+use look::{Eyes, LookError, look};
 use queue::Queue;
+
+/// How often the daemon sees whether a check gets too old.
+const RECHECK_EVERY: Duration = Duration::from_secs(60);
+
+/// How long before it is too old a check is repeated, when nothing runs.
+const RECHECK_AHEAD: Duration = Duration::from_secs(30 * 60);
 
 /// The dispatcher.
 #[derive(Debug)]
 pub struct Daemon {
     pipeline: Pipeline,
     slots: BTreeMap<u32, Slot>,
+    gate: Gate,
+    /// This program, which looks for the gate.
+    program: Utf8PathBuf,
+    /// Ends what looks when everything ends.
+    ending: CancellationToken,
     state: Mutex<State>,
     /// Counts changes that somebody might wait for.
     changed: watch::Sender<u64>,
@@ -51,12 +69,25 @@ struct State {
     stopping: bool,
 }
 
+impl State {
+    /// Whether a job runs, or one of ours that looks.
+    fn is_at_work(&self) -> bool {
+        !self.running.is_empty() || self.taken.values().any(|now| matches!(now, SlotNow::Looking {}))
+    }
+}
+
 impl Daemon {
-    /// A dispatcher for `slots`, none of which is in use; those in quarantine stay out of use.
+    /// A dispatcher for `slots`, none of which is in use; those in quarantine stay out of use. `program` is ephemerd
+    /// itself, which looks for the gate.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub fn new(pipeline: Pipeline, slots: Vec<Slot>) -> Result<Arc<Self>, LedgerError> {
+    pub fn new(
+        pipeline: Pipeline,
+        slots: Vec<Slot>,
+        gate: Gate,
+        program: Utf8PathBuf,
+    ) -> Result<Arc<Self>, LedgerError> {
         let mut state = State::default();
         for quarantined in pipeline.ledger.quarantined()? {
             state.taken.insert(
@@ -70,6 +101,9 @@ impl Daemon {
         Ok(Arc::new(Self {
             pipeline,
             slots,
+            gate,
+            program,
+            ending: CancellationToken::new(),
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
         }))
@@ -130,7 +164,7 @@ impl Daemon {
     /// Answers a question; the output of jobs is sent by the caller.
     pub async fn answer(self: &Arc<Self>, question: Ask) -> Answer {
         let answered = match question {
-            Ask::Submit { spec } => self.submit(spec),
+            Ask::Submit { spec } => self.submit(spec).await,
             Ask::Wait { job } => self.wait(&job).await,
             Ask::Jobs { all } => {
                 let listing = if all {
@@ -143,9 +177,10 @@ impl Daemon {
                     .map_err(|error| crate::chain(&error))
             }
             Ask::Show { job } => self.story(&job),
-            Ask::Status {} => Ok(Answer::Status(Box::new(self.status()))),
+            Ask::Status {} => Ok(Answer::Status(Box::new(self.status().await))),
             Ask::Logs { .. } => Err("logs are sent, not answered".into()),
             Ask::Cancel { job } => self.cancel(&job),
+            Ask::Look { repo, questions } => self.look(&repo, &questions).await,
             Ask::Drain {} => {
                 self.state().draining = true;
                 Ok(Answer::Done {})
@@ -160,7 +195,7 @@ impl Daemon {
         answered.unwrap_or_else(|message| Answer::Error { message })
     }
 
-    fn submit(self: &Arc<Self>, spec: JobSpec) -> Result<Answer, String> {
+    async fn submit(self: &Arc<Self>, spec: JobSpec) -> Result<Answer, String> {
         let words = |error: LedgerError| crate::chain(&error);
         if spec.command.is_empty() {
             return Err("the job has no command".into());
@@ -169,7 +204,13 @@ impl Daemon {
             return Err("the daemon is stopping".into());
         }
         let config = self.pipeline.planner.config();
-        let decision = trust::decide(&config.trust, config.has_vm_backend(), &spec.origin);
+        let mut decision = trust::decide(&config.trust, config.has_vm_backend(), &spec.origin);
+        if decision.route == Route::Native
+            && let Some(why) = self.gate.why_shut(Some(&spec.origin.repo)).await
+        {
+            decision.route = Route::Refuse;
+            decision.reason = why;
+        }
         let now = SystemTime::now();
         let id = self.pipeline.ledger.fresh_id(now).map_err(words)?;
         let entry = Entry {
@@ -228,13 +269,48 @@ impl Daemon {
     }
 
     async fn run(self: Arc<Self>, id: JobId, spec: JobSpec, slot: Slot, cancel: CancellationToken) {
+        let unusable = match self
+            .gate
+            .admit(&spec.origin.repo, self.eyes(&slot, &cancel))
+            .await
+        {
+            Ok(()) => self.run_admitted(&id, &spec, &slot, &cancel).await,
+            Err(GateError::Cancelled) => {
+                self.end_unstarted(&id, Outcome::Cancelled);
+                None
+            }
+            Err(error) => {
+                let reason = crate::chain(&error);
+                self.end_unstarted(
+                    &id,
+                    Outcome::Refused {
+                        reason: reason.clone(),
+                    },
+                );
+                match error {
+                    GateError::Look(error) if error.spoils_the_slot() => Some(reason),
+                    GateError::Look(_) | GateError::Shut(_) | GateError::Cancelled => None,
+                }
+            }
+        };
+        self.state().running.remove(&id);
+        self.free(&slot, unusable);
+    }
+
+    /// Runs a job that was let through; why its slot is of no use afterwards, if it is not.
+    async fn run_admitted(
+        &self,
+        id: &JobId,
+        spec: &JobSpec,
+        slot: &Slot,
+        cancel: &CancellationToken,
+    ) -> Option<String> {
         let limit_byte = self.pipeline.planner.config().native.limits.output_byte;
         let stream = Stream::Log {
-            file: self.log_of(&id),
+            file: self.log_of(id),
             limit_byte,
         };
-        let ended = self.pipeline.run((&id, &spec), &slot, stream, &cancel).await;
-        let unusable = match ended {
+        match self.pipeline.run((id, spec), slot, stream, cancel).await {
             Ok(ended) if ended.leftovers.is_empty() => None,
             Ok(ended) => Some(format!("job {id} left {}", ended.leftovers.join(", "))),
             Err(error) => {
@@ -247,16 +323,88 @@ impl Daemon {
                 let _ = self.pipeline.warden.ask(kill, &[]).await;
                 Some(crate::chain(&error))
             }
-        };
+        }
+    }
+
+    /// Gives a slot back, or takes it out of use.
+    fn free(self: &Arc<Self>, slot: &Slot, unusable: Option<String>) {
         {
             let mut state = self.state();
-            state.running.remove(&id);
             match unusable {
                 None => state.taken.remove(&slot.index),
                 Some(reason) => state.taken.insert(slot.index, SlotNow::Quarantined { reason }),
             };
         }
         self.pump();
+    }
+
+    /// What looks in a slot that is taken.
+    fn eyes<'a>(&'a self, slot: &'a Slot, cancel: &'a CancellationToken) -> Eyes<'a> {
+        Eyes {
+            pipeline: &self.pipeline,
+            slot,
+            program: &self.program,
+            alone: false,
+            cancel,
+        }
+    }
+
+    /// Gives back a slot in which something was looked at.
+    fn looked(self: &Arc<Self>, slot: &Slot, error: Option<&LookError>) {
+        let spoilt = error.filter(|error| error.spoils_the_slot());
+        self.free(slot, spoilt.map(|error| crate::chain(error)));
+    }
+
+    /// Takes a free slot for a look, if there is one and nothing waits for it.
+    fn take_idle(&self) -> Option<Slot> {
+        let mut state = self.state();
+        if state.stopping || !state.queue.is_empty() {
+            return None;
+        }
+        let slot = self
+            .slots
+            .values()
+            .find(|slot| !state.taken.contains_key(&slot.index))?;
+        state.taken.insert(slot.index, SlotNow::Looking {});
+        Some(slot.clone())
+    }
+
+    /// Answers as a job of `repo` sees it, whose jobs must be native.
+    async fn look(self: &Arc<Self>, repo: &Repo, questions: &[Question]) -> Result<Answer, String> {
+        let config = self.pipeline.planner.config();
+        let origin = Origin::own(repo);
+        let decision = trust::decide(&config.trust, config.has_vm_backend(), &origin);
+        if repo.as_str() != NOBODY && decision.route != Route::Native {
+            return Err(decision.reason);
+        }
+        let slot = self
+            .take_idle()
+            .ok_or("every slot is taken, so that no job can look\nhint: ask again when one is free")?;
+        let seen = look(self.eyes(&slot, &self.ending), origin, questions).await;
+        self.looked(&slot, seen.as_ref().err());
+        seen.map(|answers| Answer::Seen { answers })
+            .map_err(|error| crate::chain(&error))
+    }
+
+    /// Looks again, while nothing runs, before a check gets too old. Never returns.
+    pub async fn recheck(self: &Arc<Self>) -> Infallible {
+        loop {
+            tokio::time::sleep(RECHECK_EVERY).await;
+            for subject in self.gate.due(RECHECK_AHEAD).await {
+                if !self.state().running.is_empty() {
+                    break;
+                }
+                let Some(slot) = self.take_idle() else { break };
+                let looked = self.gate.refresh(&subject, self.eyes(&slot, &self.ending)).await;
+                if let Err(error) = &looked {
+                    error!(
+                        error = crate::chain(error),
+                        "could not look whether this host has what it must have"
+                    );
+                }
+                self.looked(&slot, looked.as_ref().err());
+            }
+        }
     }
 
     /// Ends a job that never got a slot.
@@ -299,7 +447,8 @@ impl Daemon {
         })))
     }
 
-    fn status(&self) -> StatusReport {
+    async fn status(&self) -> StatusReport {
+        let shut = self.gate.why_shut(None).await;
         let state = self.state();
         let slots = self.slots.values().map(|slot| SlotReport {
             index: slot.index,
@@ -314,6 +463,7 @@ impl Daemon {
             queued: state.queue.iter().cloned().collect(),
             slots: slots.collect(),
             axes: self.axes_now(),
+            shut,
         }
     }
 
@@ -398,6 +548,7 @@ impl Daemon {
         let waiting: Vec<JobId> = {
             let mut state = self.state();
             state.stopping = true;
+            self.ending.cancel();
             for cancel in state.running.values() {
                 cancel.cancel();
             }
@@ -412,7 +563,7 @@ impl Daemon {
             );
         }
         let mut changes = self.changes();
-        while !self.state().running.is_empty() {
+        while self.state().is_at_work() {
             if changes.changed().await.is_err() {
                 break;
             }

@@ -10,6 +10,7 @@ pub mod egress;
 pub mod files;
 pub mod mac;
 pub mod probe;
+pub mod provision;
 
 #[cfg(target_os = "linux")]
 #[path = "host/linux.rs"]
@@ -27,11 +28,12 @@ use crate::workspace::homebrew;
 
 /// An operating system ephemerd runs on. A parameter wherever a decision depends on it, so that both answers
 /// are tested on either system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Os {
     /// macOS on Apple silicon.
     #[serde(rename = "macos")]
+    #[value(name = "macos")]
     MacOs,
     /// Linux.
     Linux,
@@ -71,6 +73,8 @@ pub struct Host {
     pub user_folders: Utf8PathBuf,
     /// Where Homebrew usually is on macOS (the default of its installer for Apple silicon).
     pub homebrew: Utf8PathBuf,
+    /// What says which distribution this is, os-release(5).
+    pub os_release: Utf8PathBuf,
     /// The resolvers of the system, resolv.conf(5).
     pub resolv_conf: Utf8PathBuf,
     /// The folder of the prefixes that jobs have of their own on macOS, and of nothing else.
@@ -87,10 +91,28 @@ pub struct Host {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tools {
+    /// apt-get(8)
+    pub apt_get: Utf8PathBuf,
+    /// apt-mark(8)
+    pub apt_mark: Utf8PathBuf,
+    /// curl(1)
+    pub curl: Utf8PathBuf,
+    /// dnf(8)
+    pub dnf: Utf8PathBuf,
+    /// dpkg(1)
+    pub dpkg: Utf8PathBuf,
+    /// dpkg-query(1)
+    pub dpkg_query: Utf8PathBuf,
     /// ip(8), of iproute2
     pub ip: Utf8PathBuf,
     /// nft(8)
     pub nft: Utf8PathBuf,
+    /// rpm(8)
+    pub rpm: Utf8PathBuf,
+    /// systemctl(1)
+    pub systemctl: Utf8PathBuf,
+    /// timedatectl(1)
+    pub timedatectl: Utf8PathBuf,
     /// unshare(1), of util-linux
     pub unshare: Utf8PathBuf,
     /// useradd(8), of shadow-utils like those below
@@ -107,14 +129,24 @@ pub struct Tools {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MacTools {
+    /// arch(1)
+    pub arch: Utf8PathBuf,
     /// chmod(1), for access control lists
     pub chmod: Utf8PathBuf,
+    /// csrutil(8)
+    pub csrutil: Utf8PathBuf,
+    /// defaults(1)
+    pub defaults: Utf8PathBuf,
+    /// diskutil(8)
+    pub diskutil: Utf8PathBuf,
     /// dscacheutil(1)
     pub dscacheutil: Utf8PathBuf,
     /// dscl(1)
     pub dscl: Utf8PathBuf,
     /// dseditgroup(8)
     pub dseditgroup: Utf8PathBuf,
+    /// fdesetup(8)
+    pub fdesetup: Utf8PathBuf,
     /// getconf(1)
     pub getconf: Utf8PathBuf,
     /// id(1)
@@ -129,20 +161,38 @@ pub struct MacTools {
     pub launchctl: Utf8PathBuf,
     /// log(1), the unified log
     pub log: Utf8PathBuf,
+    /// mdutil(1)
+    pub mdutil: Utf8PathBuf,
     /// pfctl(8)
     pub pfctl: Utf8PathBuf,
+    /// pkgutil(1)
+    pub pkgutil: Utf8PathBuf,
+    /// pmset(1)
+    pub pmset: Utf8PathBuf,
     /// sandbox-exec(1)
     pub sandbox_exec: Utf8PathBuf,
     /// security(1)
     pub security: Utf8PathBuf,
+    /// softwareupdate(8)
+    pub softwareupdate: Utf8PathBuf,
+    /// spctl(8)
+    pub spctl: Utf8PathBuf,
+    /// sqlite3(1)
+    pub sqlite3: Utf8PathBuf,
     /// sw_vers(1)
     pub sw_vers: Utf8PathBuf,
     /// sysctl(8)
     pub sysctl: Utf8PathBuf,
+    /// systemsetup(8)
+    pub systemsetup: Utf8PathBuf,
     /// true(1), for trying whether something can be started at all
     pub r#true: Utf8PathBuf,
     /// xcode-select(1)
     pub xcode_select: Utf8PathBuf,
+    /// xcodebuild(1)
+    pub xcodebuild: Utf8PathBuf,
+    /// xcrun(1)
+    pub xcrun: Utf8PathBuf,
 }
 
 impl Host {
@@ -160,12 +210,22 @@ impl Host {
             shared_places: Self::shared_places(Os::host()),
             user_folders: "/private/var/folders".into(),
             homebrew: "/opt/homebrew".into(),
+            os_release: "/etc/os-release".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             prefixes: homebrew::PREFIXES.into(),
             retry_pause: Duration::from_millis(500),
             tools: Tools {
+                apt_get: "/usr/bin/apt-get".into(),
+                apt_mark: "/usr/bin/apt-mark".into(),
+                curl: "/usr/bin/curl".into(),
+                dnf: "/usr/bin/dnf".into(),
+                dpkg: "/usr/bin/dpkg".into(),
+                dpkg_query: "/usr/bin/dpkg-query".into(),
                 ip: "/usr/sbin/ip".into(),
                 nft: "/usr/sbin/nft".into(),
+                rpm: "/usr/bin/rpm".into(),
+                systemctl: "/usr/bin/systemctl".into(),
+                timedatectl: "/usr/bin/timedatectl".into(),
                 unshare: "/usr/bin/unshare".into(),
                 useradd: "/usr/sbin/useradd".into(),
                 groupadd: "/usr/sbin/groupadd".into(),
@@ -173,10 +233,15 @@ impl Host {
                 groupdel: "/usr/sbin/groupdel".into(),
             },
             mac: MacTools {
+                arch: "/usr/bin/arch".into(),
                 chmod: "/bin/chmod".into(),
+                csrutil: "/usr/bin/csrutil".into(),
+                defaults: "/usr/bin/defaults".into(),
+                diskutil: "/usr/sbin/diskutil".into(),
                 dscacheutil: "/usr/bin/dscacheutil".into(),
                 dscl: "/usr/bin/dscl".into(),
                 dseditgroup: "/usr/sbin/dseditgroup".into(),
+                fdesetup: "/usr/bin/fdesetup".into(),
                 getconf: "/usr/bin/getconf".into(),
                 id: "/usr/bin/id".into(),
                 ifconfig: "/sbin/ifconfig".into(),
@@ -184,13 +249,22 @@ impl Host {
                 ipcs: "/usr/bin/ipcs".into(),
                 launchctl: "/bin/launchctl".into(),
                 log: "/usr/bin/log".into(),
+                mdutil: "/usr/bin/mdutil".into(),
                 pfctl: "/sbin/pfctl".into(),
+                pkgutil: "/usr/sbin/pkgutil".into(),
+                pmset: "/usr/bin/pmset".into(),
                 sandbox_exec: "/usr/bin/sandbox-exec".into(),
                 security: "/usr/bin/security".into(),
+                softwareupdate: "/usr/sbin/softwareupdate".into(),
+                spctl: "/usr/sbin/spctl".into(),
+                sqlite3: "/usr/bin/sqlite3".into(),
                 sw_vers: "/usr/bin/sw_vers".into(),
                 sysctl: "/usr/sbin/sysctl".into(),
+                systemsetup: "/usr/sbin/systemsetup".into(),
                 r#true: "/usr/bin/true".into(),
                 xcode_select: "/usr/bin/xcode-select".into(),
+                xcodebuild: "/usr/bin/xcodebuild".into(),
+                xcrun: "/usr/bin/xcrun".into(),
             },
         }
     }

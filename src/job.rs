@@ -3,6 +3,7 @@
 //!
 //! The verbs are in the submodules: `state` decides, `ledger` remembers, `run` does.
 
+pub mod aside;
 pub mod ledger;
 pub mod output;
 pub mod plan;
@@ -199,6 +200,20 @@ pub struct Origin {
     pub labels: Vec<String>,
     /// The account that caused the event.
     pub actor: Option<String>,
+}
+
+impl Origin {
+    /// That of a job that nobody but this host's owner caused.
+    pub fn own(repo: &Repo) -> Self {
+        Self {
+            repo: repo.clone(),
+            event: "push".into(),
+            head: Some(repo.clone()),
+            branch: None,
+            labels: vec![],
+            actor: None,
+        }
+    }
 }
 
 /// One job, as a source hands it over.

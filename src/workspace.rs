@@ -31,6 +31,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::stat::{Mode, lstat};
 use nix::unistd::{getegid, geteuid};
 
+use crate::config::Config;
+use crate::host::Os;
 use crate::host::files::{FilesError, Wiped, check_data_dir, give_dir, make_dir, wipe};
 use crate::job::JobId;
 use crate::slot::Slot;
@@ -319,6 +321,23 @@ pub fn environment(
     let reserved = RESERVED.map(|name| (name.to_owned(), reserved_value(name, workspace, slot, job)));
     environment.extend(reserved);
     environment
+}
+
+/// The folders of a job's `PATH` that are not the job's own, under a configuration and with Homebrew at `brew`.
+pub fn path_of_jobs(os: Os, config: &Config, brew: Option<&Utf8Path>) -> Vec<Utf8PathBuf> {
+    let usual = match os {
+        Os::Linux => PATH,
+        Os::MacOs => mac::PATH,
+    };
+    let path = config.native.env.get("PATH").map_or(usual, String::as_str);
+    let brewed = brew
+        .into_iter()
+        .flat_map(|prefix| [prefix.join("bin"), prefix.join("sbin")]);
+    let folders = path
+        .split(':')
+        .filter(|folder| folder.starts_with('/'))
+        .map(Utf8PathBuf::from);
+    brewed.chain(folders).collect()
 }
 
 fn reserved_value(name: &str, workspace: &Workspace, slot: &Slot, job: &JobId) -> String {

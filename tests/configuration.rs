@@ -29,7 +29,12 @@ fn the_empty_file_is_the_defaults() {
     {
       "host": {
         "data_dir": "/var/lib/ephemerd",
-        "account": "_ephemerd"
+        "account": "_ephemerd",
+        "manifest": null,
+        "recheck": {
+          "secs": 86400,
+          "nanos": 0
+        }
       },
       "native": {
         "slots": 4,

@@ -109,6 +109,7 @@ async fn run_one(
         slots,
         recovered,
         notes,
+        manifests: _,
         locks: _locks,
     } = started?;
     if args.report {

@@ -1,14 +1,21 @@
 //! `ephemerd host`: what this host needs before it can run jobs.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
+use camino::Utf8Path;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::Format;
-use crate::config::Config;
+use super::provision::{ReportFormat, look_at, rendered};
+use crate::config::{Config, Loaded};
+use crate::daemon::check::{now_unix_s, record_file, write_record};
 use crate::host::Host;
 use crate::host::accounts::{Status, Step, Wanted, setup};
+use crate::provision::enabled::Enabled;
+use crate::provision::report::Standing;
+use crate::workspace;
 
 /// Version of the JSON answer.
 const VERSION: u32 = 1;
@@ -26,6 +33,18 @@ pub struct HostArgs {
 pub enum HostCommand {
     /// Create the group and accounts jobs run as, where they are missing (needs root)
     Setup(SetupArgs),
+    /// Check that this host has what its manifest says, and let the daemon run jobs on it from then on
+    Enable(EnableArgs),
+    /// Let no more jobs run on this host; those that run go on
+    Disable,
+}
+
+/// `ephemerd host enable`
+#[derive(Debug, Args)]
+pub struct EnableArgs {
+    /// How the report is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
 }
 
 /// `ephemerd host setup`
@@ -55,13 +74,70 @@ struct Settled {
     command: String,
 }
 
-/// Runs the command and prints each step to `out`; an error comes after the steps that were taken before it.
+/// Runs the command.
+///
+/// # Errors
+///
+/// As [`setup_accounts`], and when this host does not have what its manifest says, or that cannot be told.
+pub fn run(
+    args: &HostArgs,
+    host: &Host,
+    loaded: &Loaded,
+    config_file: &Utf8Path,
+) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        HostCommand::Setup(args) => {
+            setup_accounts(args, &loaded.config, host, &mut io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        HostCommand::Enable(args) => enable(args, host, &loaded.config, config_file),
+        HostCommand::Disable => {
+            match std::fs::remove_file(record_file(&loaded.config.host.data_dir)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                Ok(()) | Err(_) => println!("disabled: the daemon lets no job through"),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Checks the host's manifest and, when it is met, writes that down for the daemon.
+fn enable(
+    args: &EnableArgs,
+    host: &Host,
+    config: &Config,
+    config_file: &Utf8Path,
+) -> anyhow::Result<ExitCode> {
+    let Some(name) = config.host.manifest(host.os) else {
+        println!("this host has no manifest, so that it need not be enabled");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    workspace::prepare_data_dir(&config.host.data_dir, uid, gid)?;
+    let looked = look_at(host, config, config_file, (name, None))?;
+    let report = looked.report();
+    print!("{}", rendered(&report, args.format)?);
+    if report.standing == Standing::Met {
+        write_record(&config.host.data_dir, &Enabled::new(&report, now_unix_s()))?;
+        eprintln!("enabled: the daemon lets jobs through as long as this holds");
+    } else {
+        eprintln!("not enabled\nhint: `ephemerd provision --apply` does what can be done");
+    }
+    Ok(ExitCode::from(report.standing.exit_code()))
+}
+
+/// Creates the accounts, and prints each step to `out`; an error comes after the steps that were taken before it.
 ///
 /// # Errors
 ///
 /// When accounts exist that do not fit, a step fails, or `out` cannot be written to.
-pub fn run(args: &HostArgs, config: &Config, host: &Host, out: &mut dyn Write) -> anyhow::Result<()> {
-    let HostCommand::Setup(SetupArgs { dry_run, format }) = args.command;
+pub fn setup_accounts(
+    args: &SetupArgs,
+    config: &Config,
+    host: &Host,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let &SetupArgs { dry_run, format } = args;
     let wanted = Wanted {
         account: &config.host.account,
         slots: config.native.slots,

@@ -288,18 +288,24 @@ fn status_text(status: &StatusReport) -> String {
         queued,
         slots,
         axes,
+        shut,
     } = status;
     let row = |slot: &SlotReport| {
         let now = match &slot.now {
             SlotNow::Free => "free".into(),
             SlotNow::Busy { job } => format!("running {job}"),
+            SlotNow::Looking {} => "looking what a job would see".into(),
             SlotNow::Quarantined { reason } => format!("in quarantine: {reason}"),
         };
         [slot.index.to_string(), slot.account.clone(), now]
     };
     let draining = if *draining { ", draining" } else { "" };
+    let shut = shut
+        .as_ref()
+        .map(|why| format!("no job is let through: {why}\n"))
+        .unwrap_or_default();
     format!(
-        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{}queued: {}\n{}",
+        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{shut}{}queued: {}\n{}",
         table(
             ["SLOT", "ACCOUNT", "NOW"],
             &slots.iter().map(row).collect::<Vec<_>>()

@@ -41,15 +41,3 @@ impl OriginArgs {
         }
     }
 }
-
-/// The origin of a job that nobody but this host's owner caused.
-pub(super) fn own(repo: &Repo) -> Origin {
-    Origin {
-        repo: repo.clone(),
-        event: "push".into(),
-        head: Some(repo.clone()),
-        branch: None,
-        labels: vec![],
-        actor: None,
-    }
-}

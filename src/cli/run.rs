@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Loaded, Log, LogFormat};
 use crate::control::server;
 use crate::daemon::Daemon;
+use crate::daemon::gate::Gate;
 use crate::daemon::start::{Claim, Started, start};
 use crate::host::Host;
 
@@ -30,33 +31,42 @@ pub fn run(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Res
 async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
     // From here on a signal waits until it can be obeyed, instead of ending us half started.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let config = loaded.config;
+    let mut config = loaded.config;
+    let program = super::own_program()?;
+    // What looks for the gate is this program, which jobs must be able to see.
+    config.native.extra_read.push(program.clone());
     let control = config.control.clone();
     let Started {
         pipeline,
         slots,
         recovered,
         notes,
+        manifests,
         locks: _locks,
-    } = start(
-        host,
-        config,
-        config_file,
-        (&super::own_program()?, Claim::Everything),
-    )
-    .await?;
+    } = start(host, config, config_file, (&program, Claim::Everything)).await?;
     for what in recovered {
         warn!(what, "recovered");
     }
     for note in notes {
         warn!("{note}");
     }
-    let daemon = Daemon::new(pipeline, slots)?;
+    let gate = Gate::new(
+        host,
+        pipeline.planner.config(),
+        manifests,
+        pipeline.planner.data_dir().to_owned(),
+    );
+    if let Some(why) = gate.why_shut(None).await {
+        warn!("no job is let through: {why}");
+    }
+    let daemon = Daemon::new(pipeline, slots, gate, program)?;
     let listener = server::listen(&control.socket, &control.admin_group).map_err(|error| {
         anyhow::Error::new(error).context(format!("could not listen on `{}`", control.socket))
     })?;
     let keeping = Arc::clone(&daemon);
     let mut keeping = tokio::spawn(async move { keeping.keep_egress().await });
+    let rechecking = Arc::clone(&daemon);
+    let mut rechecking = tokio::spawn(async move { rechecking.recheck().await });
     info!(socket = %control.socket, "ready");
     loop {
         tokio::select! {
@@ -70,6 +80,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
             () = daemon.lost() => anyhow::bail!(
                 "the warden has ended, and every job with it\nhint: start the daemon again: it tears down what is left first"
             ),
+            ended = &mut rechecking => anyhow::bail!("the host is no longer looked at: {ended:?}"),
             ended = &mut keeping => anyhow::bail!("the egress filter is no longer watched: {ended:?}"),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -83,6 +94,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
         _ = terminate.recv() => warn!("told to stop again: jobs are killed, the next start scrubs them"),
         _ = interrupt.recv() => warn!("told to stop again: jobs are killed, the next start scrubs them"),
     }
+    rechecking.abort();
     // To the last job's end; the rules stay.
     keeping.abort();
     Ok(ExitCode::SUCCESS)

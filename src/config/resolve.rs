@@ -7,7 +7,7 @@
 mod egress;
 mod reader;
 mod repos;
-mod values;
+pub(super) mod values;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -66,9 +66,15 @@ fn host(r: &mut Reader) -> Option<HostConfig> {
     let account = r.must(&["host", "account"], |_, raw| {
         Ok(values::account(values::text(raw))?)
     });
+    let manifest = r.may(&["host", "manifest"], |_, raw| {
+        Ok(values::manifest(values::text(raw), true)?)
+    });
+    let recheck = r.must(&["host", "recheck"], values::duration);
     Some(HostConfig {
         data_dir: data_dir?,
         account: account?,
+        manifest: manifest?,
+        recheck: recheck?,
     })
 }
 

@@ -45,9 +45,18 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
         loaded,
         rows: Vec::new(),
     };
-    let HostConfig { data_dir, account } = host;
+    let HostConfig {
+        data_dir,
+        account,
+        manifest,
+        recheck,
+    } = host;
     rows.add(&["host", "data_dir"], quote(data_dir.as_str()));
     rows.add(&["host", "account"], quote(account));
+    if let Some(manifest) = manifest {
+        rows.add(&["host", "manifest"], quote(manifest));
+    }
+    rows.add(&["host", "recheck"], quote(&show_duration(*recheck)));
     rows.native(native);
     rows.trust(trust);
     for (name, repo) in repos {
@@ -186,6 +195,7 @@ impl Rows<'_> {
 
     fn repo(&mut self, name: &str, repo: &RepoConfig) {
         let RepoConfig {
+            manifest,
             posture,
             job_timeout,
             extra_read,
@@ -194,6 +204,9 @@ impl Rows<'_> {
             env,
         } = repo;
         let before = self.rows.len();
+        if let Some(manifest) = manifest {
+            self.add(&["repos", name, "manifest"], quote(manifest));
+        }
         if let Some(posture) = posture {
             self.add(&["repos", name, "posture"], word(posture));
         }
@@ -320,6 +333,7 @@ env = { A = "1" }
         insta::assert_snapshot!(show(&parse(FULL, "ephemerd.toml").unwrap()), @r#"
         host.data_dir = "/var/lib/ephemerd"  # default
         host.account = "_ephemerd"  # default
+        host.recheck = "1d"  # default
         native.slots = 2  # ephemerd.toml:3
         native.accounts = "per-slot"  # default
         native.posture = "strict"  # default

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::egress::Keeper;
+use super::gate::Manifests;
 use crate::config::{Accounts, Config, EgressMode};
 use crate::host::accounts::{self, AccountsError, Wanted};
 use crate::host::egress::{self, EgressError};
@@ -18,6 +19,7 @@ use crate::job::ledger::{Ledger, LedgerError};
 use crate::job::plan::{MacHomebrew, MacHost, MacSlot, PlanError, Planner, Platform};
 use crate::job::run::{Pipeline, RunError};
 use crate::profile::sbpl::Release;
+use crate::provision::manifest::ManifestError;
 use crate::sandbox::Axis;
 use crate::sandbox::axes::{self, AxisReport, Standing};
 use crate::slot::{Account, Slot};
@@ -72,6 +74,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A manifest that the configuration names is wrong.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The ledger cannot be used.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -109,6 +114,8 @@ pub struct Started {
     pub recovered: Vec<String>,
     /// What jobs will miss on this host, in words.
     pub notes: Vec<String>,
+    /// What this host must have.
+    pub manifests: Manifests,
     /// Held as long as the slots are ours.
     pub locks: Vec<File>,
 }
@@ -161,7 +168,9 @@ pub async fn start(
         Platform::MacOs(mac) if mac.developer_dir.is_none() => vec![NO_DEVELOPER_DIR.to_owned()],
         Platform::Linux | Platform::MacOs(_) => vec![],
     };
-    let planner = Planner::new(config, &config_file, platform)?;
+    let manifests = Manifests::load(host, &config)?;
+    let environments = manifests.environments(host, &config);
+    let planner = Planner::new(config, &config_file, platform)?.with_environments(environments);
     let exclusive = accounts.is_some() && planner.config().native.accounts == Accounts::PerSlot;
     let shared = exclusive.then(|| host.run.join("ephemerd"));
     let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
@@ -184,6 +193,7 @@ pub async fn start(
     let recovered = recover(&pipeline, &slots, claim).await?;
     pipeline.egress = keeper(host, &pipeline, &every)?;
     Ok(Started {
+        manifests,
         pipeline,
         slots,
         recovered,

@@ -11,8 +11,8 @@
 //! solely in LDAP or another name service is taken as missing, and useradd(8) then refuses to create it again. On
 //! macOS the local directory services are asked, and ids are chosen here, since nothing there chooses them.
 
-mod fit;
-mod mac;
+pub(crate) mod fit;
+pub(crate) mod mac;
 mod observed;
 mod step;
 

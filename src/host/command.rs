@@ -4,6 +4,7 @@
 //! [`run`] starts it with an environment of our own making, in a process group of its own, and never returns
 //! before that group is dead: neither a hanging tool nor something it left behind outlives the call.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
@@ -92,6 +93,9 @@ pub struct CommandSpec {
     /// The value of `HOME` in its environment, for a tool that keeps something there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub home: Option<Utf8PathBuf>,
+    /// Further variables.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
     /// How long it may run.
     pub timeout: Duration,
 }
@@ -104,6 +108,7 @@ impl CommandSpec {
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             stdin: None,
             home: None,
+            env: BTreeMap::new(),
             timeout,
         }
     }
@@ -117,6 +122,7 @@ impl fmt::Debug for CommandSpec {
             args,
             stdin,
             home,
+            env,
             timeout,
         } = self;
         f.debug_struct("CommandSpec")
@@ -124,6 +130,7 @@ impl fmt::Debug for CommandSpec {
             .field("args", args)
             .field("stdin", &stdin.as_ref().map(|_| "…"))
             .field("home", home)
+            .field("env", env)
             .field("timeout", timeout)
             .finish()
     }
@@ -132,9 +139,14 @@ impl fmt::Debug for CommandSpec {
 /// Prints a line that a POSIX shell reads back as the same program and arguments.
 impl fmt::Display for CommandSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&quoted(self.program.as_str()))?;
-        self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(arg)))
+        f.write_str(&shell_line(self.program.as_str(), &self.args))
     }
+}
+
+/// A line that a POSIX shell reads back as `program` with `args`.
+pub fn shell_line(program: &str, args: &[String]) -> String {
+    let words = std::iter::once(program).chain(args.iter().map(String::as_str));
+    words.map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// `word` so that a POSIX shell takes it as one word and changes nothing in it.
@@ -180,14 +192,33 @@ impl Output {
 
 /// Runs a program to its end and returns its status and output, whatever its status is.
 ///
-/// It starts in `/` with `PATH`, `LC_ALL=C` and, where the spec has one, `HOME` as its whole environment. Whatever it leaves running in its
-/// process group is killed when it ends.
+/// It starts in `/` with `PATH`, `LC_ALL=C` and what the spec says as its whole environment. Whatever it leaves running in
+/// its process group is killed when it ends.
 ///
 /// # Errors
 ///
 /// When the path is relative, the program cannot be started or waited for, or its time is up.
 pub fn run(spec: &CommandSpec) -> Result<Output, CommandError> {
-    run_as(spec, None)
+    run_in(spec, Surroundings::Clean(None))
+}
+
+/// Runs a program as [`run`] does, but where this process stands and with its environment: what a job's own process
+/// sees is wanted.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_here(spec: &CommandSpec) -> Result<Output, CommandError> {
+    run_in(spec, Surroundings::Own)
+}
+
+/// What a program finds around itself.
+#[derive(Clone, Copy)]
+enum Surroundings<'a> {
+    /// A clean environment, and the root folder; as an account, where one is given.
+    Clean(Option<&'a Account>),
+    /// Those of this process.
+    Own,
 }
 
 /// Runs a program as [`run`] does, as another account where one is given; that takes root.
@@ -196,6 +227,10 @@ pub fn run(spec: &CommandSpec) -> Result<Output, CommandError> {
 ///
 /// As [`run`], and when the account cannot be become.
 pub fn run_as(spec: &CommandSpec, account: Option<&Account>) -> Result<Output, CommandError> {
+    run_in(spec, Surroundings::Clean(account))
+}
+
+fn run_in(spec: &CommandSpec, surroundings: Surroundings<'_>) -> Result<Output, CommandError> {
     let start_error = |source| CommandError::Start {
         program: spec.program.clone(),
         source,
@@ -207,7 +242,7 @@ pub fn run_as(spec: &CommandSpec, account: Option<&Account>) -> Result<Output, C
     if !spec.program.is_absolute() {
         return Err(CommandError::Relative(spec.program.clone()));
     }
-    let mut group = Group(start(spec, account).map_err(start_error)?);
+    let mut group = Group(start(spec, surroundings).map_err(start_error)?);
     if let (Some(text), Some(mut pipe)) = (spec.stdin.clone(), group.0.stdin.take()) {
         // A program that does not read its input ends this thread by closing the pipe.
         thread::Builder::new()
@@ -233,23 +268,27 @@ pub fn run_as(spec: &CommandSpec, account: Option<&Account>) -> Result<Output, C
 
 /// Starts the program with nothing of ours but three pipes.
 #[expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
-fn start(spec: &CommandSpec, account: Option<&Account>) -> io::Result<Child> {
+fn start(spec: &CommandSpec, surroundings: Surroundings<'_>) -> io::Result<Child> {
     let stdin = match spec.stdin {
         Some(_) => Stdio::piped(),
         None => Stdio::null(),
     };
     let mut command = std::process::Command::new(&spec.program);
-    if let Some(account) = account {
-        // Supplementary groups go with it (std::os::unix::process::CommandExt::uid).
-        command.uid(account.uid).gid(account.gid);
+    match surroundings {
+        Surroundings::Clean(account) => {
+            if let Some(account) = account {
+                // Supplementary groups go with it (std::os::unix::process::CommandExt::uid).
+                command.uid(account.uid).gid(account.gid);
+            }
+            command.env_clear().env("PATH", PATH).current_dir("/");
+        }
+        Surroundings::Own => {}
     }
     command
         .args(&spec.args)
-        .env_clear()
-        .env("PATH", PATH)
         .env("LC_ALL", "C")
         .envs(spec.home.iter().map(|home| ("HOME", home)))
-        .current_dir("/")
+        .envs(&spec.env)
         .process_group(0)
         .stdin(stdin)
         .stdout(Stdio::piped())
@@ -392,6 +431,7 @@ mod tests {
             args: vec!["-c".into(), script.into()],
             stdin: None,
             home: None,
+            env: BTreeMap::new(),
             timeout: Duration::from_secs(60),
         }
     }

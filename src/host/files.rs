@@ -183,14 +183,29 @@ pub fn check_data_dir(path: &Utf8Path, owner_uid: u32) -> Result<(), FilesError>
             remedy: "go-w",
         });
     }
+    check_above(path, owner_uid)
+}
+
+/// Checks that nobody but root and `owner_uid` can make `path`, which need not be there, lead to somewhere else.
+///
+/// # Errors
+///
+/// When a folder above it belongs to a third account or is writable for others without the sticky bit.
+pub fn check_above(path: &Utf8Path, owner_uid: u32) -> Result<(), FilesError> {
+    // What is not there yet is made in the deepest folder that is.
+    let there = path
+        .ancestors()
+        .find(|ancestor| ancestor.symlink_metadata().is_ok());
+    let there = there.unwrap_or(Utf8Path::new("/"));
     // Links among the folders above are usual (/var on macOS), so both the way as written and the way as
     // resolved must be safe.
-    let real = path.canonicalize_utf8().map_err(|e| {
+    let real = there.canonicalize_utf8().map_err(|e| {
         let errno = e.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw);
-        io("resolve", errno)
+        FilesError::from_errno("resolve", path, errno)
     })?;
-    for ancestor in path.ancestors().chain(real.ancestors()).skip(1) {
-        if ancestor != real && !ancestor.as_str().is_empty() {
+    let above = usize::from(there == path);
+    for ancestor in there.ancestors().skip(above).chain(real.ancestors().skip(above)) {
+        if !ancestor.as_str().is_empty() {
             check_ancestor(path, ancestor, owner_uid)?;
         }
     }
@@ -260,6 +275,49 @@ fn settle(folder: BorrowedFd<'_>, path: &Utf8Path, mode: Mode, owner: (u32, u32)
             .map_err(|e| io("change the owner of", e))?;
     }
     fchmod(folder, mode).map_err(|e| io("change the mode of", e))
+}
+
+/// Replaces the content of a file by `bytes`, or makes the file, readable and writable for this process's user alone. Whoever
+/// reads it meanwhile, or after a power cut, finds the old content or the new one.
+///
+/// # Errors
+/// What the system says; the old content is still there.
+pub fn replace(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
+    replace_with(path, bytes, &mut |_| true)
+}
+
+/// Replaces a file as [`replace`] does, after `prepare` has made of the new one what it wants; when it says no, nothing is
+/// replaced.
+///
+/// # Errors
+/// As there.
+pub fn replace_with(
+    path: &Utf8Path,
+    bytes: &[u8],
+    prepare: &mut dyn FnMut(&std::fs::File) -> bool,
+) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let name = path.file_name().unwrap_or_default();
+    let next = path.with_file_name(format!(".{name}.new"));
+    // What a kill has left, or somebody has put there: a link would be followed.
+    match std::fs::remove_file(&next) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut options = std::fs::File::options();
+    let mut file = options.create_new(true).write(true).mode(0o600).open(&next)?;
+    file.write_all(bytes)?;
+    if !prepare(&file) {
+        return std::fs::remove_file(&next);
+    }
+    file.sync_all()?;
+    std::fs::rename(&next, path)?;
+    match path.parent() {
+        // The name is part of the folder.
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -118,6 +118,29 @@ pub(crate) fn groups() -> std::io::Result<Vec<u32>> {
 }
 
 /// What only root on Linux can set up for `files`.
+/// Where the objects lie that the dynamic loader has loaded into this process, as it found them (dl_iterate_phdr(3)).
+pub(crate) fn loaded_objects() -> Vec<String> {
+    extern "C" fn note(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        names: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the loader passes a valid object whose name is NUL-terminated, and `names` is the vector below.
+        let (name, names) = unsafe {
+            (
+                CStr::from_ptr((*info).dlpi_name),
+                &mut *names.cast::<Vec<String>>(),
+            )
+        };
+        names.push(name.to_string_lossy().into_owned());
+        0
+    }
+    let mut names: Vec<String> = vec![];
+    // SAFETY: the callback gets `names`, which outlives the call and is used by nothing else meanwhile.
+    unsafe { libc::dl_iterate_phdr(Some(note), (&raw mut names).cast()) };
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};

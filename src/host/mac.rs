@@ -71,6 +71,25 @@ pub fn version(host: &Host) -> Result<String, MacError> {
     }
 }
 
+/// The machine, as `uname -m` says in a process that Rosetta does not translate.
+///
+/// # Errors
+/// The tool does not say.
+pub fn arch(host: &Host) -> Result<String, MacError> {
+    let spec = CommandSpec::new(&host.mac.sysctl, &["-n", "hw.optional.arm64"], TIMEOUT);
+    let output = run(&spec)?;
+    let said = output.stdout.trim().to_owned();
+    match (output.status.success(), said.as_str()) {
+        (true, "1") => Ok("arm64".to_owned()),
+        // A Mac with a processor of Intel's does not know the name.
+        (true, "0") | (false, _) => Ok("x86_64".to_owned()),
+        (true, _) => {
+            let command = spec.to_string();
+            Err(MacError::Said { command, said })
+        }
+    }
+}
+
 /// The selected developer folder; `None` when none is.
 ///
 /// # Errors

@@ -109,3 +109,25 @@ pub(crate) fn landlock_abi() -> std::io::Result<i32> {
 pub(crate) fn has_seccomp_filters() -> bool {
     false
 }
+
+/// Where the objects lie that the dynamic loader has loaded into this process (dyld(3)).
+pub(crate) fn loaded_objects() -> Vec<String> {
+    // libc has these, and would rather not.
+    unsafe extern "C" {
+        fn _dyld_image_count() -> u32;
+        fn _dyld_get_image_name(image: u32) -> *const libc::c_char;
+    }
+    // SAFETY: takes no arguments.
+    let count = unsafe { _dyld_image_count() };
+    let name = |image| {
+        // SAFETY: takes a number; of one that there is not the answer is null.
+        let name = unsafe { _dyld_get_image_name(image) };
+        if name.is_null() {
+            return None;
+        }
+        // SAFETY: not null, and the names of loaded images are NUL-terminated and stay.
+        let name = unsafe { std::ffi::CStr::from_ptr(name) };
+        Some(name.to_string_lossy().into_owned())
+    };
+    (0..count).filter_map(name).collect()
+}

@@ -13,16 +13,11 @@ const NAMESPACES: [&str; 6] = ["mnt", "pid", "ipc", "uts", "net", "user"];
 
 /// What was found. Whether the slots' accounts can be used is found out elsewhere and passed on.
 pub fn probe(host: &Host, accounts: Result<(), String>) -> HostProbe {
-    let has = |kind: &str| std::fs::symlink_metadata(format!("/proc/self/ns/{kind}")).is_ok();
     HostProbe {
         os: host.os,
         root: nix::unistd::geteuid().is_root(),
         landlock_abi: os::landlock_abi().map_err(|error| error.to_string()),
-        missing_namespaces: NAMESPACES
-            .into_iter()
-            .filter(|kind| !has(kind))
-            .map(str::to_owned)
-            .collect(),
+        missing_namespaces: missing_namespaces(),
         seatbelt: seatbelt(host),
         seccomp: os::has_seccomp_filters(),
         user_namespaces: user_namespaces(),
@@ -34,6 +29,16 @@ pub fn probe(host: &Host, accounts: Result<(), String>) -> HostProbe {
         }),
         open_files_hard: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
     }
+}
+
+/// The kinds of namespaces that this kernel does not have.
+pub(super) fn missing_namespaces() -> Vec<String> {
+    let has = |kind: &str| std::fs::symlink_metadata(format!("/proc/self/ns/{kind}")).is_ok();
+    NAMESPACES
+        .into_iter()
+        .filter(|kind| !has(kind))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Whether an ordinary user may make a user namespace, as far as the switches that forbid it tell.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::{JobId, JobSpec};
+use super::{JobId, JobSpec, Repo};
 use crate::config::{Config, EgressMode, RepoConfig};
 use crate::host::Os;
 use crate::profile::expect::{self, ExpectError, Expectation, Finding, Places};
@@ -105,6 +105,16 @@ pub struct Planner {
     config_file: Utf8PathBuf,
     renderer: Renderer,
     expectations: Vec<Expectation>,
+    environments: Environments,
+}
+
+/// Variables that manifests give to jobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environments {
+    /// To every job; the configuration's own win over them.
+    pub host: BTreeMap<String, String>,
+    /// To jobs of a repository; the configuration's own for it win over them.
+    pub repos: BTreeMap<Repo, BTreeMap<String, String>>,
 }
 
 /// One profile, rendered and checked.
@@ -141,8 +151,15 @@ impl Planner {
             platform,
             renderer: Renderer::new()?,
             expectations: expect::built_in()?,
+            environments: Environments::default(),
             config,
         })
+    }
+
+    /// The same, with variables that manifests give to jobs.
+    #[must_use]
+    pub fn with_environments(self, environments: Environments) -> Self {
+        Self { environments, ..self }
     }
 
     /// The configuration planned with.
@@ -327,7 +344,9 @@ impl Planner {
         let layers = [
             &self.platform.environment(&workspace),
             &brew_env,
+            &self.environments.host,
             &self.config.native.env,
+            self.environments.repos.get(&spec.origin.repo).unwrap_or(&none),
             repo.map_or(&none, |repo| &repo.env),
             &spec.env,
         ];

@@ -81,21 +81,18 @@ impl Query {
             None => TAG.to_owned(),
         };
         let last = (self.last + SLACK).as_secs();
-        CommandSpec {
-            program: host.mac.log.clone(),
-            args: vec![
-                "show".into(),
-                "--style".into(),
-                "ndjson".into(),
-                "--last".into(),
-                format!("{last}s"),
-                "--predicate".into(),
-                format!("process == \"kernel\" AND eventMessage CONTAINS \"{tag}\""),
-            ],
-            stdin: None,
-            home: None,
-            timeout: self.deadline,
-        }
+        let last = format!("{last}s");
+        let predicate = format!("process == \"kernel\" AND eventMessage CONTAINS \"{tag}\"");
+        let args = [
+            "show",
+            "--style",
+            "ndjson",
+            "--last",
+            &last,
+            "--predicate",
+            &predicate,
+        ];
+        CommandSpec::new(&host.mac.log, &args, self.deadline)
     }
 }
 

@@ -11,7 +11,7 @@
 
 mod actions;
 mod base;
-mod commands;
+pub(in crate::provision) mod commands;
 mod environment;
 mod error;
 mod files;

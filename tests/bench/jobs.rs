@@ -25,7 +25,7 @@ fn main() {
     let dir = Utf8Path::from_path(dir.path()).expect("UTF-8");
     let file = dir.join("ephemerd.toml");
     let text = format!(
-        "[host]\ndata_dir = \"{dir}/data\"\n[native]\nslots = 4\n[egress]\nmode = \"open\"\n[log]\nlevel = \"error\"\n\
+        "[host]\ndata_dir = \"{dir}/data\"\nmanifest = \"none\"\n[native]\nslots = 4\n[egress]\nmode = \"open\"\n[log]\nlevel = \"error\"\n\
          [trust.repos]\n\"bench/*\" = \"native\"\n"
     );
     std::fs::write(&file, text).expect("a configuration");

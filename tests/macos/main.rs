@@ -18,7 +18,9 @@ mod egress;
 #[path = "../fakes/homebrew.rs"]
 mod fake;
 mod job;
+mod kinds;
 mod network;
+mod provision;
 mod refused;
 mod shims;
 mod stand;

@@ -62,7 +62,7 @@ impl Mac {
         mac.write_host();
         mac.write_state(
             "records",
-            &json!({"Users": {"root": {"UniqueID": ["0"]}}, "Groups": {"wheel": {"PrimaryGroupID": ["0"]}}}),
+            &json!({"Users": {"root": {"UniqueID": ["0"]}}, "Groups": {"wheel": {"PrimaryGroupID": ["0"], "GroupMembership": ["root"]}}}),
         );
         mac.write_state(
             "developer-dir",
@@ -85,7 +85,7 @@ impl Mac {
             "records",
             &json!({
                 "Users": {"root": {"UniqueID": ["0"]}, "_ephemerd": user(450), "_ephemerd1": user(mac.uid)},
-                "Groups": {"wheel": {"PrimaryGroupID": ["0"]}, "_ephemerd": {"PrimaryGroupID": [gid]}},
+                "Groups": {"wheel": {"PrimaryGroupID": ["0"], "GroupMembership": ["root"]}, "_ephemerd": {"PrimaryGroupID": [gid]}},
             }),
         );
         fs::write(mac.top.join("ephemerd.toml"), mac.config()).unwrap();
@@ -108,7 +108,7 @@ impl Mac {
     fn config(&self) -> String {
         let top = &self.top;
         format!(
-            "[host]\ndata_dir = \"{top}/data\"\n[egress]\nmode = \"offline\"\n[native]\nslots = 1\nallow_degraded = [\"ipc\"]\n"
+            "[host]\ndata_dir = \"{top}/data\"\nmanifest = \"none\"\n[egress]\nmode = \"offline\"\n[native]\nslots = 1\nallow_degraded = [\"ipc\"]\n"
         )
     }
 
@@ -159,6 +159,34 @@ impl Mac {
             .unwrap()
             .extend(how.as_object().unwrap().clone());
         self.write_state(&format!("faults/{tool}"), &json!([fault]));
+    }
+
+    /// Makes `tool` hang, `times` times, when its arguments contain `when`.
+    pub(crate) fn hang(&self, tool: &str, when: &str, times: u32) {
+        self.fail(tool, when, times, &json!({"signal": libc::SIGSTOP}));
+    }
+
+    /// Installs formulae in this Mac's Homebrew, each by its name, version and programs: a keg that `opt` and `bin` link.
+    pub(crate) fn brewed(&self, formulae: &[(&str, &str, &[&str])]) {
+        let prefix = &self.host.homebrew;
+        for (name, version, programs) in formulae {
+            let keg = prefix.join("Cellar").join(name).join(version);
+            for folder in [&keg.join("bin"), &prefix.join("opt"), &prefix.join("bin")] {
+                fs::create_dir_all(folder).unwrap();
+            }
+            std::os::unix::fs::symlink(
+                format!("../Cellar/{name}/{version}"),
+                prefix.join("opt").join(name),
+            )
+            .unwrap();
+            for program in *programs {
+                let path = keg.join("bin").join(program);
+                fs::write(&path, format!("#!/bin/sh\necho {program} {version}\n")).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+                let link = format!("../Cellar/{name}/{version}/bin/{program}");
+                std::os::unix::fs::symlink(link, prefix.join("bin").join(program)).unwrap();
+            }
+        }
     }
 
     /// The calls of `tool`, arguments joined by blanks.
@@ -250,10 +278,15 @@ fn host(top: &Utf8Path) -> Host {
         prefixes: top.join("prefixes"),
         retry_pause: Duration::ZERO,
         mac: MacTools {
+            arch: tool("arch"),
             chmod: tool("chmod"),
+            csrutil: tool("csrutil"),
+            defaults: tool("defaults"),
+            diskutil: tool("diskutil"),
             dscacheutil: tool("dscacheutil"),
             dscl: tool("dscl"),
             dseditgroup: tool("dseditgroup"),
+            fdesetup: tool("fdesetup"),
             getconf: tool("getconf"),
             id: tool("id"),
             ifconfig: tool("ifconfig"),
@@ -261,13 +294,22 @@ fn host(top: &Utf8Path) -> Host {
             ipcs: tool("ipcs"),
             launchctl: tool("launchctl"),
             log: tool("note"),
+            mdutil: tool("mdutil"),
             pfctl: tool("pfctl"),
+            pkgutil: tool("pkgutil"),
+            pmset: tool("pmset"),
             sandbox_exec: tool("sandbox-exec"),
             security: tool("security"),
+            softwareupdate: tool("softwareupdate"),
+            spctl: tool("spctl"),
+            sqlite3: tool("sqlite3"),
             sw_vers: tool("sw_vers"),
             sysctl: tool("sysctl"),
+            systemsetup: tool("systemsetup"),
             r#true: "/bin/true".into(),
             xcode_select: tool("xcode-select"),
+            xcodebuild: tool("xcodebuild"),
+            xcrun: tool("xcrun"),
         },
         ..Host::system()
     }

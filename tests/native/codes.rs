@@ -74,6 +74,7 @@ fn every_row_of_the_document_is_as_the_program_does_it() {
     without_a_daemon(&mut seen, &site);
     about_profiles(&mut seen, &site);
     about_egress(&mut seen, &site);
+    about_provision(&mut seen, &site);
     site.configure("[native]\njob_timeout = \"1s\"\n");
     exec(&mut seen, &site);
     site.configure("[native.limits]\nmemory = \"64MiB\"\n");
@@ -129,6 +130,63 @@ fn about_profiles(seen: &mut Seen, site: &Site) {
         "`profile probe-semantics`",
         "3",
         &site.run(&["profile", "probe-semantics"]),
+    );
+}
+
+fn about_provision(seen: &mut Seen, site: &Site) {
+    let write = |name: &str, text: &str| {
+        let path = site.top.join(name);
+        fs::write(&path, text).unwrap();
+        path.into_string()
+    };
+    let manifest = |items: &str| write("m.toml", &format!("version = 1\nos = \"linux\"\n{items}"));
+    let folder = site.top.join("made");
+    let wanted = format!("[folder.{folder:?}]\nwhy = \"w\"\n");
+    let met = "[command.sh]\nwhy = \"w\"\n";
+    // What would tell is not there.
+    let unclear = "[dnf.jq]\nwhy = \"w\"\n";
+    let configure = |items: &str| site.configure(&format!("manifest = {:?}\n", manifest(items)));
+    let (check, enable) = ("`provision`, `provision --plan`", "`host enable`");
+    configure(met);
+    seen.ended(check, "0", &site.run(&["provision"]));
+    seen.ended(enable, "0", &site.run(&["host", "enable"]));
+    configure(unclear);
+    seen.ended(check, "3", &site.run(&["provision", "--plan"]));
+    seen.ended(enable, "3", &site.run(&["host", "enable"]));
+    configure(&wanted);
+    seen.ended(check, "1", &site.run(&["provision", "--plan"]));
+    seen.ended(enable, "1", &site.run(&["host", "enable"]));
+    seen.ended("`provision --apply`", "0", &site.run(&["provision", "--apply"]));
+    fs::write(folder.join("kept"), "").unwrap();
+    seen.ended("`provision revert`", "1", &site.run(&["provision", "revert"]));
+    fs::remove_file(folder.join("kept")).unwrap();
+    seen.ended("`provision revert`", "0", &site.run(&["provision", "revert"]));
+    configure("[command.no-such-program]\nwhy = \"w\"\n");
+    seen.ended("`provision --apply`", "1", &site.run(&["provision", "--apply"]));
+    seen.ended(check, "2", &site.run(&["provision", "--manifest", "no-such"]));
+    let mac = write("mac.toml", "version = 1\nos = \"macos\"\n");
+    let export = [
+        "provision",
+        "export",
+        "--format",
+        "dockerfile",
+        "--manifest",
+        mac.as_str(),
+    ];
+    seen.ended("`provision export`", "2", &site.run(&export));
+    let capture = ["provision", "capture", "--output", mac.as_str()];
+    seen.ended("`provision capture`", "1", &site.run(&capture));
+    let scan = |steps: &str| {
+        let text =
+            format!("on: push\njobs:\n  a:\n    runs-on: self-hosted\n    steps:\n      - run: {steps}\n");
+        site.run(&["provision", "scan", &write("w.yml", &text)])
+    };
+    seen.ended("`provision scan`", "0", &scan("echo hello"));
+    seen.ended("`provision scan`", "1", &scan("cmake ."));
+    seen.ended(
+        "`provision scan`",
+        "2",
+        &site.run(&["provision", "scan", mac.as_str()]),
     );
 }
 

@@ -23,6 +23,7 @@ mod hostile;
 mod jobs;
 mod kernels;
 mod load;
+mod provision;
 mod recovery;
 mod suite;
 mod unprivileged;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use anyhow::Context;
 use camino::Utf8Path;
 use clap::Args;
 use serde::Serialize;
@@ -14,17 +15,15 @@ use crate::cli::{Format, own_program};
 use crate::config::{Config, EgressMode};
 use crate::daemon::start::{Claim, Started, start};
 use crate::host::{Host, Os};
-use crate::job::ledger::Entry;
-use crate::job::output::Stream;
+use crate::job::aside::{self, Aside};
 use crate::job::plan::Planner;
 use crate::job::run::Pipeline;
-use crate::job::{JobId, JobSpec, Repo};
+use crate::job::{JobId, Origin, Repo};
 use crate::probe::{Report, Stage, seatbelt};
 use crate::profile::expect::Finding;
 use crate::profile::policy::Access;
 use crate::profile::{Posture, Rules};
 use crate::slot::Slot;
-use crate::trust::Route;
 use crate::workspace::Workspace;
 
 /// Processes a probed job may have: enough to see that the limit holds, few enough to reach it quickly.
@@ -200,40 +199,16 @@ async fn run_job(
     id: &JobId,
     command: Vec<String>,
 ) -> anyhow::Result<Vec<Report>> {
-    let planner = &pipeline.planner;
     let repo: Repo = "local/verify".parse()?;
-    let spec = JobSpec {
-        origin: crate::cli::origin::own(&repo),
+    let aside = Aside {
+        origin: Origin::own(&repo),
         command,
-        env: std::collections::BTreeMap::new(),
-        timeout_s: None,
+        reason: "profile verify",
+        alone: true,
+        cancel: CancellationToken::new(),
     };
-    pipeline.ledger.record(
-        Entry {
-            id,
-            spec: &spec,
-            route: Route::Native,
-            reason: "profile verify",
-        },
-        SystemTime::now(),
-    )?;
-    let log = planner.data_dir().join("logs").join(format!("{id}.log"));
-    let stream = Stream::Log {
-        file: log.clone(),
-        limit_byte: planner.config().native.limits.output_byte,
-    };
-    let ended = pipeline
-        .run_alone((id, &spec), slot, stream, &CancellationToken::new())
-        .await?;
-    let output = std::fs::read_to_string(&log)?;
-    std::fs::remove_file(&log)?;
-    if !ended.outcome.is_success() || !ended.leftovers.is_empty() {
-        anyhow::bail!(
-            "the probes did not run to their end: {}, left {:?}\n{output}",
-            ended.outcome,
-            ended.leftovers
-        );
-    }
+    let output = aside::run(pipeline, slot, id.clone(), aside).await;
+    let output = output.context("the probes did not run to their end")?;
     Ok(serde_json::from_str(&output)?)
 }
 

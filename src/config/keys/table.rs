@@ -7,6 +7,7 @@ const PATHS: Kind = Kind::List("absolute paths");
 const POSTURE: Kind = Kind::Choice(&["strict", "standard"]);
 const HOMEBREW: Kind = Kind::Choice(&["own", "shared-read-only", "none"]);
 const PORTS: Kind = Kind::Numbers { min: 1, max: 65535 };
+const MANIFEST: Kind = Kind::Text("manifest's name or absolute path");
 const TEXT: Kind = Kind::Text("text");
 
 const fn from(min: u32) -> Kind {
@@ -14,7 +15,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 49] = [
+pub const KEYS: [Key; 52] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -26,6 +27,18 @@ pub const KEYS: [Key; 49] = [
         kind: Kind::Text("account name"),
         default: Some("\"_ephemerd\""),
         doc: "Service account and group; the account of slot N is this name followed by N.",
+    },
+    Key {
+        name: "host.manifest",
+        kind: MANIFEST,
+        default: None,
+        doc: "What this host must have; `linux-base` or `macos-base` when not set, and `none` asks for nothing.",
+    },
+    Key {
+        name: "host.recheck",
+        kind: Kind::Duration,
+        default: Some("\"24h\""),
+        doc: "How old a check may be that says this host has it.",
     },
     Key {
         name: "native.slots",
@@ -197,6 +210,12 @@ pub const KEYS: [Key; 49] = [
         kind: Kind::Table,
         default: None,
         doc: "What the repository `OWNER/NAME` needs beyond `[native]`.",
+    },
+    Key {
+        name: "repos.REPO.manifest",
+        kind: MANIFEST,
+        default: None,
+        doc: "What this host must have besides, for the repository's jobs to run on it.",
     },
     Key {
         name: "repos.REPO.posture",

@@ -179,6 +179,9 @@ fn refuse_conditions(r: &mut Reader, entry: &Entry, route: Route) -> Option<()> 
 }
 
 fn repo(r: &mut Reader, entry: &Entry) -> Option<RepoConfig> {
+    let manifest = r.may(&below(entry, "manifest"), |_, raw| {
+        Ok(values::manifest(values::text(raw), false)?)
+    });
     let posture = r.may(&below(entry, "posture"), values::choice);
     let job_timeout = r.may(&below(entry, "job_timeout"), values::duration);
     let extra_read = r.grants(&below(entry, "extra_read"), Grant::Read);
@@ -186,6 +189,7 @@ fn repo(r: &mut Reader, entry: &Entry) -> Option<RepoConfig> {
     let homebrew = r.may(&below(entry, "homebrew"), values::choice);
     let env = r.env(&below(entry, "env"));
     Some(RepoConfig {
+        manifest: manifest?,
         posture: posture?,
         job_timeout: job_timeout?,
         extra_read: extra_read?,

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use camino::Utf8PathBuf;
 use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as PlainError, StrDeserializer};
 
+use super::super::NO_MANIFEST;
 use super::super::keys::{Key, Kind, quoted_list};
 use super::super::raw::Raw;
 use super::super::size;
 use super::reader::{Complaint, Complaints};
+use crate::provision::manifest::built_in;
 use crate::sandbox::Axis;
 
 /// Variables that ephemerd sets for every job, or that the dynamic loader obeys (ld.so(8), dyld(1)).
@@ -34,6 +37,21 @@ pub(super) fn text(raw: &Raw) -> &str {
         Raw::Text(text) => text,
         Raw::Number(_) | Raw::Flag(_) | Raw::List(_) | Raw::Table => "",
     }
+}
+
+/// A manifest: one that comes with the program, an absolute path, or where `may_be_none` the word for asking nothing.
+pub(super) fn manifest(text: &str, may_be_none: bool) -> Result<String, String> {
+    if may_be_none && text == NO_MANIFEST {
+        return Ok(text.to_owned());
+    }
+    if text.contains('/') || text.ends_with(".toml") {
+        return super::super::grants::absolute(text).map(Utf8PathBuf::into_string);
+    }
+    let names: Vec<&str> = built_in().chain(may_be_none.then_some(NO_MANIFEST)).collect();
+    if names.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(not_among(text, "a manifest, and no absolute path", &names))
 }
 
 pub(super) fn flag(_: &Key, raw: &Raw) -> Result<bool, Complaints> {
@@ -172,7 +190,7 @@ pub(super) fn group(text: &str) -> Result<String, String> {
 }
 
 /// Checks that the configuration may set the variable `name`.
-pub(super) fn variable(name: &str) -> Result<(), String> {
+pub(in crate::config) fn variable(name: &str) -> Result<(), String> {
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     if !first || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {

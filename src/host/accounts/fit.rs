@@ -21,7 +21,7 @@ impl fmt::Display for Difference {
 }
 
 /// Shells that end at once.
-const NO_LOGIN: [&str; 6] = [
+pub(crate) const NO_LOGIN: [&str; 6] = [
     "/usr/sbin/nologin",
     "/sbin/nologin",
     "/usr/bin/nologin",
@@ -119,7 +119,7 @@ fn differences(name: &str, found: Vec<String>) -> Vec<Difference> {
 }
 
 /// What is wrong with its uid.
-fn identity(user: &User, observed: &Observed) -> Vec<String> {
+pub(crate) fn identity(user: &User, observed: &Observed) -> Vec<String> {
     let mut found = Vec::new();
     if user.uid == 0 {
         found.push("is root (uid 0)".to_owned());
@@ -142,7 +142,7 @@ fn identity(user: &User, observed: &Observed) -> Vec<String> {
 
 /// Why somebody might log in to it with a password. A field that starts with `!` or `*` is no password's
 /// hash (shadow(5)), and an empty one asks for none.
-fn password(user: &User, observed: &Observed) -> Option<String> {
+pub(crate) fn password(user: &User, observed: &Observed) -> Option<String> {
     let field = match (user.password.as_str(), &observed.passwords) {
         ("x", None) => return Some("may have a password: the shadow file cannot be read".to_owned()),
         ("x", Some(passwords)) => match passwords.get(&user.name) {

@@ -33,19 +33,19 @@ const TRIES: u32 = 10;
 const HOME: &str = "/var/empty";
 
 /// A shell that ends at once.
-const SHELL: &str = "/usr/bin/false";
+pub(crate) const SHELL: &str = "/usr/bin/false";
 
 /// dscl(1) says so when there is no such record: 14136 & 0xff, `eDSRecordNotFound`.
-const NO_RECORD: i32 = 56;
+pub(crate) const NO_RECORD: i32 = 56;
 
 /// dscl(1) says so for 14988 & 0xff, `eNotYetImplemented`, which passes.
 const NOT_YET: i32 = 140;
 
 /// dseditgroup(8) says so when somebody is no member.
-const NO_MEMBER: i32 = 67;
+pub(crate) const NO_MEMBER: i32 = 67;
 
 /// Groups whose members can do more than a job should.
-const POWERFUL: [&str; 2] = ["admin", "wheel"];
+pub(crate) const POWERFUL: [&str; 2] = ["admin", "wheel"];
 
 /// How long one tool may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -185,21 +185,8 @@ impl Record {
         let malformed = || AccountsError::Record {
             name: name.to_owned(),
         };
-        let parsed: Value = plist::from_bytes(text.as_bytes()).map_err(|_| malformed())?;
-        let attributes: BTreeMap<&str, Option<&str>> = parsed
-            .as_dictionary()
-            .ok_or_else(malformed)?
-            .iter()
-            .map(|(key, value)| {
-                let first = value.as_array().and_then(|values| values.first());
-                // `dsAttrTypeStandard:UniqueID`, `dsAttrTypeNative:accountPolicyData`
-                (
-                    key.rsplit(':').next().unwrap_or(key),
-                    first.and_then(Value::as_string),
-                )
-            })
-            .collect();
-        let text = |attribute: &str| attributes.get(attribute).copied().flatten();
+        let attributes = attributes(text).ok_or_else(malformed)?;
+        let text = |attribute: &str| attributes.get(attribute).and_then(Option::as_deref);
         let number = |attribute| {
             text(attribute)
                 .map(|text| id(text).ok_or_else(malformed))
@@ -209,7 +196,7 @@ impl Record {
         let (home, shell, password) = (text("NFSHomeDirectory"), text("UserShell"), text("Password"));
         let minted = CREDENTIALS
             .into_iter()
-            .filter(|attribute| attributes.contains_key(attribute));
+            .filter(|attribute| attributes.contains_key(*attribute));
         // Stars stand for a hash that is kept elsewhere; one star is no password at all.
         let starred = password
             .filter(|stars| stars.len() > 1 && stars.bytes().all(|b| b == b'*'))
@@ -239,6 +226,50 @@ impl Record {
             remarks,
         }))
     }
+}
+
+/// The attributes of a record that `dscl -plist . -read` prints, by their names, each with its first value where that is
+/// text; `None` when it is no record.
+pub(crate) fn attributes(text: &str) -> Option<BTreeMap<String, Option<String>>> {
+    let parsed: Value = plist::from_bytes(text.as_bytes()).ok()?;
+    let of = |(key, value): (&String, &Value)| {
+        let first = value.as_array().and_then(|values| values.first());
+        // `dsAttrTypeStandard:UniqueID`, `dsAttrTypeNative:accountPolicyData`
+        let name = key.rsplit(':').next().unwrap_or(key);
+        (
+            name.to_owned(),
+            first.and_then(Value::as_string).map(str::to_owned),
+        )
+    };
+    Some(parsed.as_dictionary()?.iter().map(of).collect())
+}
+
+/// What dscl(1) printed of one account and of all ids and groups, as what was observed.
+///
+/// # Errors
+/// One of the texts makes no sense.
+pub(crate) fn observed(
+    name: &str,
+    record: &str,
+    uids: &str,
+    [gids, members]: [&str; 2],
+) -> Result<Observed, AccountsError> {
+    let mut observed = Observed {
+        users: pairs(uids)?
+            .into_iter()
+            .filter(|(other, _)| other != name)
+            .map(|(name, uid)| User::stranger(name, uid))
+            .collect(),
+        groups: groups(gids, members)?,
+        ..Observed::default()
+    };
+    match Record::parse(name, record)? {
+        Record::Whole(user) => observed.users.push(user),
+        Record::Partial(partial) => {
+            observed.partial.insert(name.to_owned(), partial);
+        }
+    }
+    Ok(observed)
 }
 
 /// Reads an id as dscl(1) prints it: `nobody` is -2 there.

@@ -222,13 +222,8 @@ impl Bench {
 
     fn shell(&self, script: &str, args: &[&str]) -> Result<Output, CommandError> {
         let fixed = ["-c", script, "sh", self.folder.as_str()];
-        command::run(&CommandSpec {
-            program: "/bin/sh".into(),
-            args: fixed.iter().chain(args).map(|arg| (*arg).to_owned()).collect(),
-            stdin: None,
-            home: None,
-            timeout: TIMEOUT,
-        })
+        let args = [&fixed, args].concat();
+        command::run(&CommandSpec::new("/bin/sh".into(), &args, TIMEOUT))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the commands of a script presume, and what they fetch for those after them.
 
-mod packages;
+pub(in crate::provision) mod packages;
 mod xcode;
 
 pub(super) use self::packages::RUST;

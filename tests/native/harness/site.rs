@@ -51,8 +51,13 @@ impl Site {
         site
     }
 
-    /// Writes the configuration anew.
+    /// Writes the configuration anew. `more` may begin with a line `manifest = "…"`, which goes where it belongs.
     pub(crate) fn configure(&self, more: &str) {
+        // What a host must have is asked by the tests that say so, and not again by every daemon.
+        let named = more
+            .strip_prefix("manifest = ")
+            .and_then(|rest| rest.split_once('\n'));
+        let (manifest, more) = named.unwrap_or(("\"none\"", more));
         let trust = "\"acme/*\" = \"native\"\n\"other/*\" = \"native\"\n";
         // What is on the host's own `PATH` besides is not these tests' business, unless they say so.
         let none = "[native]\nhomebrew = \"none\"\n";
@@ -68,7 +73,7 @@ impl Site {
             "\n[egress]\nmode = \"offline\"\n"
         };
         let text = format!(
-            "[host]\ndata_dir = {data_dir:?}\naccount = {account:?}\n[trust]\ndefault = \"refuse\"\n[trust.repos]\n{trust}{more}{offline}",
+            "[host]\ndata_dir = {data_dir:?}\naccount = {account:?}\nmanifest = {manifest}\n[trust]\ndefault = \"refuse\"\n[trust.repos]\n{trust}{more}{offline}",
             data_dir = self.data_dir,
             account = self.family.name,
         );

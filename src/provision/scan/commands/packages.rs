@@ -226,7 +226,7 @@ impl Reader {
 }
 
 /// The commands that a package brings, as far as that is known: one of its own name, and those of the table.
-fn brought(package: &str) -> impl Iterator<Item = &str> {
+pub(in crate::provision) fn brought(package: &str) -> impl Iterator<Item = &str> {
     // A formula of a certain version brings what the formula does: node@22.
     let plain = package.split_once('@').map_or(package, |(name, _)| name);
     let listed = BROUGHT
