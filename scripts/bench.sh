@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Measures ephemerd against bubblewrap in the same run. Usage: scripts/bench.sh [launch|jobs|profile|egress]
+# Measures ephemerd against bubblewrap in the same run. Usage: scripts/bench.sh [launch|jobs|profile|egress|provision]
 #
 # Each benchmark ends with a line `RESULT <name> key=value …`; ratios below 1 in `launch` mean faster than
-# bubblewrap, ratios above 1 in `jobs` mean more jobs per second than bubblewrap; `egress` compares its rules with none.
+# bubblewrap, ratios above 1 in `jobs` mean more jobs per second than bubblewrap; `egress` compares its rules with none,
+# and `provision` a check of a hundred items with its slowest probe alone.
 # Needs root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,13 +19,13 @@ cargo build --release --quiet
 ./target/release/ephemerd host setup >/dev/null
 
 benches=("$@")
-[[ ${#benches[@]} -gt 0 ]] || benches=(launch jobs profile egress)
+[[ ${#benches[@]} -gt 0 ]] || benches=(launch jobs profile egress provision)
 for bench in "${benches[@]}"; do
   case "$bench" in
-    launch | jobs | profile | egress) cargo bench --quiet --bench "$bench" ;;
+    launch | jobs | profile | egress | provision) cargo bench --quiet --bench "$bench" ;;
     *)
       echo "error: there is no benchmark \`$bench\`" >&2
-      echo "hint: there are launch, jobs, profile and egress" >&2
+      echo "hint: there are launch, jobs, profile, egress and provision" >&2
       exit 2
       ;;
   esac

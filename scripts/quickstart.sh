@@ -99,6 +99,15 @@ accounts() {
     )
 }
 
+# Puts right what this host lacks, and lets the daemon run jobs on it. What had to be installed stays.
+enable() {
+    if ! ephemerd provision --apply >"$PLACE/provision"; then
+        cat "$PLACE/provision" >&2
+        die "this host does not have what its manifest says"
+    fi
+    ephemerd host enable | tail -n 1
+}
+
 # Starts the daemon and waits until it answers. In a session of its own, for Ctrl-C is meant for this script,
 # which then stops the daemon.
 start() {
@@ -242,6 +251,8 @@ demonstrate() {
     furnish "$1" "$2"
     heading "accounts"
     accounts
+    heading "what this host must have"
+    enable
     start
     heading "jobs"
     submit "$2"
