@@ -11,6 +11,7 @@ pub mod files;
 pub mod mac;
 pub mod probe;
 pub mod provision;
+pub mod runner;
 
 #[cfg(target_os = "linux")]
 #[path = "host/linux.rs"]

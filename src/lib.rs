@@ -22,6 +22,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod egress;
+pub mod github;
 pub mod host;
 pub mod job;
 pub mod probe;

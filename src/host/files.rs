@@ -137,7 +137,7 @@ impl FilesError {
 }
 
 /// Opens a folder of ours by path; its last component must not be a symbolic link.
-fn open_folder(path: &Utf8Path) -> Result<OwnedFd, FilesError> {
+pub(super) fn open_folder(path: &Utf8Path) -> Result<OwnedFd, FilesError> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     open(path.as_std_path(), flags, Mode::empty()).map_err(|source| {
         let path = path.to_owned();

@@ -1,0 +1,27 @@
+//! GitHub: jobs of GitHub Actions that run here, each on a runner of its own.
+//!
+//! The nouns:
+//!
+//! - A **runner** is what GitHub hands a job to: a name, an id and labels. Ours are *just in time*: made for one job at
+//!   most, and gone at GitHub when that has ended.
+//! - The **JIT configuration** is what GitHub answers when a runner is made: the settings and the credentials of that one
+//!   runner, packed. We unpack it, and write its files where the runner reads them.
+//! - The **runner tree** is GitHub's own program, `actions/runner`, in one version. It is fetched once per version and
+//!   copied for every job.
+//! - The **listener** is the program in the tree that asks GitHub for a job and runs it. What it prints says how far it
+//!   is, and is never believed; how it ended is its exit code.
+//!
+//! ```text
+//!  latest release ─► version ─► tree ─────────────► copy in the job's workspace
+//!  JIT configuration ─────────► jit ──────────────►   + three files, 0600
+//!                                                     │
+//!                               listener ─► argv, environment ─► sandbox ─┬─► output ─► state, for people
+//!                               listener ◄─ exit code ────────────────────┘
+//!                                  └─► what follows: finished, again, upgrade, failed
+//! ```
+//!
+//! Nothing in here touches the system: it decides and describes. Trees are installed and copied by
+//! [`crate::host::runner`].
+
+pub mod runner;
+pub mod secret;
