@@ -20,8 +20,13 @@
 //!                                  └─► what follows: finished, again, upgrade, failed
 //! ```
 //!
+//! A **run** and its **jobs** are what GitHub's API tells of a workflow: [`run`] makes of it what trust looks at. [`limits`]
+//! says when GitHub may be asked again.
+//!
 //! Nothing in here touches the system: it decides and describes. Trees are installed and copied by
 //! [`crate::host::runner`].
 
+pub mod limits;
+pub mod run;
 pub mod runner;
 pub mod secret;
