@@ -31,10 +31,8 @@ pub fn run(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Res
 async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
     // From here on a signal waits until it can be obeyed, instead of ending us half started.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut config = loaded.config;
+    let config = loaded.config;
     let program = super::own_program()?;
-    // What looks for the gate is this program, which jobs must be able to see.
-    config.native.extra_read.push(program.clone());
     let control = config.control.clone();
     let Started {
         pipeline,

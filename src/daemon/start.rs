@@ -170,7 +170,9 @@ pub async fn start(
     };
     let manifests = Manifests::load(host, &config)?;
     let environments = manifests.environments(host, &config);
-    let planner = Planner::new(config, &config_file, platform)?.with_environments(environments);
+    let planner = Planner::new(config, &config_file, platform)?
+        .with_environments(environments)
+        .with_program(program.to_owned());
     let exclusive = accounts.is_some() && planner.config().native.accounts == Accounts::PerSlot;
     let shared = exclusive.then(|| host.run.join("ephemerd"));
     let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;

@@ -106,6 +106,8 @@ pub struct Planner {
     renderer: Renderer,
     expectations: Vec<Expectation>,
     environments: Environments,
+    /// This very program, which a job that runs it must be able to see.
+    program: Option<Utf8PathBuf>,
 }
 
 /// Variables that manifests give to jobs.
@@ -152,6 +154,7 @@ impl Planner {
             renderer: Renderer::new()?,
             expectations: expect::built_in()?,
             environments: Environments::default(),
+            program: None,
             config,
         })
     }
@@ -160,6 +163,15 @@ impl Planner {
     #[must_use]
     pub fn with_environments(self, environments: Environments) -> Self {
         Self { environments, ..self }
+    }
+
+    /// The same, for jobs of our own, whose command is this very `program`: it may lie where other jobs do not look.
+    #[must_use]
+    pub fn with_program(self, program: Utf8PathBuf) -> Self {
+        Self {
+            program: Some(program),
+            ..self
+        }
     }
 
     /// The configuration planned with.
@@ -243,8 +255,20 @@ impl Planner {
         posture: Posture,
         repo: Option<&RepoConfig>,
     ) -> Result<Profile, PlanError> {
+        self.profile_showing(job, slot, (posture, repo), None)
+    }
+
+    /// The profile, with one more path to read.
+    fn profile_showing(
+        &self,
+        job: &JobId,
+        slot: u32,
+        (posture, repo): (Posture, Option<&RepoConfig>),
+        shown: Option<&Utf8PathBuf>,
+    ) -> Result<Profile, PlanError> {
         let native = &self.config.native;
         let (mut extra_read, mut extra_write) = (native.extra_read.clone(), native.extra_write.clone());
+        extra_read.extend(shown.cloned());
         if let Some(repo) = repo {
             extra_read.extend(repo.extra_read.clone());
             extra_write.extend(repo.extra_write.clone());
@@ -320,7 +344,11 @@ impl Planner {
         let posture = repo
             .and_then(|repo| repo.posture)
             .unwrap_or(self.config.native.posture);
-        let profile = self.profile(job, slot.index, posture, repo)?;
+        let own = self
+            .program
+            .as_ref()
+            .filter(|own| spec.command.first().is_some_and(|first| *first == **own));
+        let profile = self.profile_showing(job, slot.index, (posture, repo), own)?;
         match profile.findings.iter().find(|finding| !finding.is_met()) {
             Some(unmet) => Err(PlanError::Unmet(Box::new(unmet.clone()))),
             None => Ok(profile),

@@ -88,7 +88,7 @@ pub(crate) fn look_at(
 /// job from looking keeps it from running too, so that it is an answer.
 fn as_a_job(
     host: &Host,
-    mut config: Config,
+    config: Config,
     config_file: &Utf8Path,
     (repo, questions): (&Repo, &[Question]),
 ) -> Result<Vec<Answer>, String> {
@@ -97,7 +97,6 @@ fn as_a_job(
     }
     let socket = config.control.socket.clone();
     let program = own_program().map_err(|error| error.to_string())?;
-    config.native.extra_read.push(program.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
