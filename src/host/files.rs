@@ -8,18 +8,22 @@
 mod trail;
 mod tree;
 mod usage;
+mod way;
 mod wipe;
 
+use std::fs::Metadata;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, lstat, mkdirat, stat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, lstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 pub(crate) use tree::{Copying, Entry, Found, Kind, What, cannot_clone, entries_of, make_tree, read_tree};
 pub use usage::{Usage, usage};
+pub(crate) use way::{Way, way};
 pub use wipe::{Wiped, wipe};
 
 /// Write permission for group and others.
@@ -192,40 +196,43 @@ pub fn check_data_dir(path: &Utf8Path, owner_uid: u32) -> Result<(), FilesError>
 ///
 /// When a folder above it belongs to a third account or is writable for others without the sticky bit.
 pub fn check_above(path: &Utf8Path, owner_uid: u32) -> Result<(), FilesError> {
-    // What is not there yet is made in the deepest folder that is.
-    let there = path
-        .ancestors()
-        .find(|ancestor| ancestor.symlink_metadata().is_ok());
-    let there = there.unwrap_or(Utf8Path::new("/"));
-    // Links among the folders above are usual (/var on macOS), so both the way as written and the way as
-    // resolved must be safe.
-    let real = there.canonicalize_utf8().map_err(|e| {
-        let errno = e.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw);
+    let Way {
+        mut entries,
+        is_whole,
+    } = way(path).map_err(|e| {
+        let errno = e.raw_os_error().map_or(Errno::ELOOP, Errno::from_raw);
         FilesError::from_errno("resolve", path, errno)
     })?;
-    let above = usize::from(there == path);
-    for ancestor in there.ancestors().skip(above).chain(real.ancestors().skip(above)) {
-        if !ancestor.as_str().is_empty() {
-            check_ancestor(path, ancestor, owner_uid)?;
-        }
+    if is_whole {
+        entries.pop();
+    }
+    for (entry, metadata) in entries {
+        check_passed(path, &entry, &metadata, owner_uid)?;
     }
     Ok(())
 }
 
-/// Checks that nobody but root and `owner_uid` can rename what lies in `ancestor`.
-fn check_ancestor(path: &Utf8Path, ancestor: &Utf8Path, owner_uid: u32) -> Result<(), FilesError> {
-    let status = stat(ancestor.as_std_path()).map_err(|e| FilesError::from_errno("look at", ancestor, e))?;
-    let mode = mode_of(&status);
-    let why = if status.st_uid != 0 && status.st_uid != owner_uid {
-        format!("uid {} owns", status.st_uid)
-    } else if mode.intersects(WRITABLE_BY_OTHERS) && !mode.contains(Mode::S_ISVTX) {
+/// Checks that nobody but root and `owner_uid` can rename what lies in the folder `entry`, or lead the link `entry` to
+/// somewhere else.
+fn check_passed(
+    path: &Utf8Path,
+    entry: &Utf8Path,
+    metadata: &Metadata,
+    owner_uid: u32,
+) -> Result<(), FilesError> {
+    let (uid, mode) = (metadata.uid(), metadata.mode());
+    // The sticky bit keeps everybody from what is not their own (inode(7)).
+    let is_open = mode & 0o022 != 0 && mode & 0o1000 == 0;
+    let why = if uid != 0 && uid != owner_uid {
+        format!("uid {uid} owns")
+    } else if is_open && !metadata.is_symlink() {
         "others can write to".to_owned()
     } else {
         return Ok(());
     };
     Err(FilesError::Ancestor {
         path: path.to_owned(),
-        ancestor: ancestor.to_owned(),
+        ancestor: entry.to_owned(),
         why,
     })
 }
@@ -398,6 +405,22 @@ mod tests {
             text.contains(&format!("others can write to `{top}/unsafe`")),
             "{text}"
         );
+    }
+
+    #[test]
+    fn refuses_a_way_through_a_link_that_is_somebody_elses() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let (_keep, top) = folder();
+        chmod(&top, 0o1777);
+        let link = top.join("link");
+        std::os::unix::fs::symlink("/usr", &link).unwrap();
+        check_above(&link.join("new"), 0).unwrap();
+        std::os::unix::fs::lchown(&link, Some(65534), None).unwrap();
+        // Where it leads at this moment is root's alone.
+        let error = check_above(&link.join("new"), 0).unwrap_err().to_string();
+        assert!(error.contains("uid 65534 owns"), "{error}");
     }
 
     #[test]

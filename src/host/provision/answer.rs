@@ -14,6 +14,7 @@ use nix::unistd::{AccessFlags, access};
 use sha2::{Digest, Sha256};
 
 use crate::host::command::{CommandError, CommandSpec, run, run_as, run_here};
+use crate::host::files::way;
 use crate::host::{Host, Os, egress, os, probe};
 use crate::provision::manifest::hex;
 use crate::provision::question::{Ability, Answer, Disk, Entry, EntryKind, Question, Ran, Tool, View};
@@ -224,27 +225,27 @@ pub(super) fn prepared(tool: &Tool) -> Result<(CommandSpec, Option<Account>), An
     }
 }
 
-/// The groups whose members are root as soon as they like: root's own, and `admin` of macOS.
-const ROOT_LIKE: [u32; 2] = [0, 80];
+/// The groups whose members are root as soon as they like: root's own, and `admin` of macOS, which may use sudo(8).
+const ROOT_LIKE: &[u32] = match Os::host() {
+    Os::Linux => &[0],
+    Os::MacOs => &[0, 80],
+};
 
 /// The one account besides root that could put something else at one of `paths`, if there is one: root runs what lies
-/// there as that account. What is looked at are all folders above, as written and as resolved, so that whoever could change
-/// an answer of this function is the answer.
+/// there as that account. Everything on the way is looked at, so that whoever could change an answer of this function is
+/// the answer.
 fn controller<'a>(paths: impl Iterator<Item = &'a Utf8PathBuf>) -> Result<Option<u32>, String> {
     let mut found: Option<u32> = None;
     for path in paths {
-        let real = path
-            .canonicalize_utf8()
-            .map_err(|error| format!("`{path}`: {error}"))?;
-        for part in path.ancestors().chain(real.ancestors()) {
-            let metadata = fs::symlink_metadata(part).map_err(|error| format!("`{part}`: {error}"))?;
+        let way = way(path).map_err(|error| format!("`{path}`: {error}"))?;
+        for (entry, metadata) in way.entries {
             let (mode, uid) = (metadata.mode(), metadata.uid());
-            let is_open =
-                mode & 0o002 != 0 || (mode & 0o020 != 0 && !ROOT_LIKE.contains(&metadata.gid()) && uid == 0);
+            let is_group_root = uid != 0 || ROOT_LIKE.contains(&metadata.gid());
+            let is_open = mode & 0o002 != 0 || (mode & 0o020 != 0 && !is_group_root);
             // In a folder with the sticky bit everybody can change only what is their own.
             if is_open && mode & 0o1000 == 0 && !metadata.is_symlink() {
                 return Err(format!(
-                    "`{part}` can be changed by others, so that root runs nothing there"
+                    "`{entry}` can be changed by others, so that root runs nothing there"
                 ));
             }
             match found {
@@ -667,6 +668,10 @@ mod tests {
             Some(nobody.uid().to_string().as_str())
         );
         assert_eq!(printed(said(&link, &["-u"])).trim(), nobody.uid().to_string());
+        // So could whoever has a folder that a link only leads through.
+        let outer = top.join("outer");
+        std::os::unix::fs::symlink(&link, &outer).unwrap();
+        assert_eq!(printed(said(&outer, &["-u"])).trim(), nobody.uid().to_string());
         // Nobody knows as whom to run what two could have put there, or everybody.
         give(&tool, 1);
         assert!(matches!(said(&tool, &[]), Answer::Failed(why) if why.contains("in the hands of")));
