@@ -168,3 +168,84 @@ pub fn systems(manifest: &Manifest) -> &'static str {
         _ => "macOS and Linux",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provision::manifest::load;
+
+    /// A manifest of these items.
+    fn manifest(os: &str, items: &str) -> Manifest {
+        let keep = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(keep.path()).unwrap().join("m.toml");
+        std::fs::write(&path, format!("version = 1\nos = {os:?}\n{items}")).unwrap();
+        load(path.as_str(), "/".into()).unwrap()
+    }
+
+    fn need(what: What, os: Option<Os>) -> Need {
+        Need {
+            what,
+            file: "ci.yml".to_owned(),
+            line: 1,
+            because: String::new(),
+            os,
+        }
+    }
+
+    #[test]
+    fn what_a_manifest_promises_is_covered_and_nothing_else() {
+        let mac = manifest(
+            "macos",
+            "[brew.\"llvm@17\"]\nwhy=\"w\"\n[brew.cmake]\nwhy=\"w\"\n[command_line_tools.any]\nwhy=\"w\"\n[command.brew]\nwhy=\"w\"\n\
+             [xcode.app]\nwhy=\"w\"\nversion=\">=16\"\n[simulator.iOS]\nwhy=\"w\"\n[folder.\"/opt/toolchain\"]\nwhy=\"w\"\n",
+        );
+        let name = |text: &str| text.to_owned();
+        for (what, is_covered) in [
+            (What::Brew(name("llvm@17")), true),
+            (What::Brew(name("homebrew/core/cmake")), true),
+            (What::Brew(name("llvm")), false),
+            (What::Command(name("cmake")), true),
+            (What::Command(name("ctest")), true),
+            (What::Command(name("clang")), true),
+            (What::Command(name("xcodebuild")), true),
+            (What::Command(name("ninja")), false),
+            (What::Path(name("/opt/toolchain/arm/bin/gcc")), true),
+            (What::Path(name("/opt/homebrew/opt/llvm@17/lib")), true),
+            (What::Path(name("/opt/homebrew/opt/llvm@18/lib")), false),
+            (What::Path(name("/opt/toolchains")), false),
+            (What::Xcode(None), true),
+            (What::Xcode(Some(name("16.2"))), true),
+            (What::Xcode(Some(name("15.4"))), false),
+            (What::Simulator(name("iOS 18.0")), true),
+            (What::Simulator(name("watchOS")), false),
+            // No host has these, whatever it promises.
+            (What::Root, false),
+            (What::Action(name("docker")), false),
+            (What::RunsOn(vec![name("macos-15")]), true),
+        ] {
+            assert_eq!(covers(&mac, &need(what.clone(), None)), is_covered, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_another_system_needs_is_not_this_ones_business() {
+        let linux = manifest("linux", "[apt.git]\nwhy=\"w\"\n");
+        assert!(covers(
+            &linux,
+            &need(What::Command("swift".to_owned()), Some(Os::MacOs))
+        ));
+        assert!(!covers(
+            &linux,
+            &need(What::Command("swift".to_owned()), Some(Os::Linux))
+        ));
+        assert!(covers(
+            &linux,
+            &need(What::Command("git".to_owned()), Some(Os::Linux))
+        ));
+        let both = manifest("linux", "[command.jq]\nwhy=\"w\"\nos=\"macos\"\n");
+        assert!(!covers(
+            &both,
+            &need(What::Command("jq".to_owned()), Some(Os::Linux))
+        ));
+    }
+}

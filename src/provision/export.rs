@@ -347,7 +347,9 @@ fn dockerfile(items: &[&Item], base: &str) -> String {
     for item in items {
         if let (Kind::Env(name, env), None) = (&item.kind, guard(item)) {
             // Docker takes JSON's strings, apart from the dollar.
-            let value = serde_json::Value::from(env.value.replace('$', "\\$"));
+            let value = serde_json::Value::from(env.value.as_str())
+                .to_string()
+                .replace('$', "\\$");
             let _ = writeln!(text, "ENV {name}={value}");
         }
     }
@@ -392,4 +394,143 @@ fn packer(items: &[&Item], os: Os, base: Option<&str>) -> String {
 fn hcl(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
     json.replace("${", "$${").replace("%{", "%%{")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provision::manifest::load;
+
+    const ITEMS: &str = r#"version = 1
+os = ["macos", "linux"]
+[brew."llvm@17"]
+why = "libclang"
+os = "macos"
+version = ">=17, <18"
+[apt.git]
+why = "checkout"
+os = "linux"
+only_if = { distribution = ["debian"] }
+[folder."/opt/it's"]
+why = "quoted"
+owner = "root"
+mode = "755"
+[archive.gcc]
+why = "cross"
+os = "linux"
+url = "https://example.org/gcc.tar.xz"
+sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+to = "/opt/toolchain/gcc"
+strip = 1
+owner = "root"
+[command.cmake]
+why = "builds"
+version = ">=3.20"
+[env.DOLLAR]
+why = "escaped"
+value = "a$b"
+[env.ONLY]
+why = "elsewhere"
+value = "x"
+only_if = { arch = ["arm64"] }
+[posture.sleep]
+why = "no command"
+want = false
+"#;
+
+    fn exported(target: Target, os: Os) -> String {
+        let keep = tempfile::tempdir().unwrap();
+        let path = keep.path().join("m.toml");
+        std::fs::write(&path, ITEMS).unwrap();
+        let mut manifest = load(path.to_str().unwrap(), "/".into()).unwrap();
+        manifest.name = "m".to_owned();
+        manifest.digest = "0".repeat(64);
+        export(&manifest, target, os, None).unwrap()
+    }
+
+    #[test]
+    fn a_script_does_what_it_can_and_says_what_it_cannot() {
+        insta::assert_snapshot!(exported(Target::Script, Os::Linux), @r#"
+        #!/bin/sh
+        # m 000000000000
+        # Run as root.
+        set -eu
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update
+
+        # apt git (only on debian): checkout
+        if grep -qE '^(ID|ID_LIKE)=.*\b(debian)\b' /etc/os-release; then
+        apt-get install --yes --no-install-recommends git
+        fi
+
+        # folder /opt/it's: quoted
+        mkdir -p '/opt/it'\''s'
+        chown root '/opt/it'\''s'
+        chmod 755 '/opt/it'\''s'
+
+        # archive gcc: cross
+        new=$(mktemp -d)
+        curl --fail --location --silent --show-error --output "$new"/packed.tar.xz https://example.org/gcc.tar.xz
+        echo 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  '"$new"/packed.tar.xz | sha256sum --check
+        mkdir -p /opt/toolchain/gcc
+        tar -C /opt/toolchain/gcc --strip-components=1 -xf "$new"/packed.tar.xz
+        echo ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad | tee /opt/toolchain/gcc/.ephemerd-archive > /dev/null
+        rm -r "$new"
+        chown -R root /opt/toolchain/gcc
+
+        # not expressed: posture sleep
+
+        # command cmake >=3.20: builds
+        command -v cmake
+
+        # env DOLLAR: escaped
+        export 'DOLLAR=a$b'
+
+        # env ONLY: elsewhere
+        if uname -m | grep -qE '^(arm64)$'; then
+        export ONLY=x
+        fi
+        "#);
+    }
+
+    #[test]
+    fn a_script_for_macos_is_not_run_by_root() {
+        let script = exported(Target::Script, Os::MacOs);
+        assert!(script.contains("\nbrew install --formula llvm@17\n"), "{script}");
+        assert!(script.contains("\nsudo mkdir -p "), "{script}");
+        assert!(!script.contains("apt-get"), "{script}");
+    }
+
+    #[test]
+    fn every_script_is_one_that_sh_reads() {
+        for (target, os) in [(Target::Script, Os::Linux), (Target::Script, Os::MacOs)] {
+            let spec = crate::host::command::CommandSpec {
+                stdin: Some(exported(target, os)),
+                ..crate::host::command::CommandSpec::new(
+                    "/bin/sh".into(),
+                    &["-n"],
+                    std::time::Duration::from_secs(20),
+                )
+            };
+            let output = crate::host::command::run(&spec).unwrap();
+            assert!(output.status.success(), "{}", output.stderr);
+        }
+    }
+
+    #[test]
+    fn variables_of_a_dockerfile_are_escaped_and_those_with_a_condition_left_to_the_script() {
+        let text = exported(Target::Dockerfile, Os::Linux);
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("ENV ")).collect();
+        assert_eq!(lines, ["ENV DOLLAR=\"a\\$b\""], "{text}");
+    }
+
+    #[test]
+    fn a_brewfile_holds_what_homebrew_installs_and_packer_the_whole_script() {
+        assert!(exported(Target::Brewfile, Os::MacOs).contains("\nbrew \"llvm@17\"\n"));
+        let packer = exported(Target::Packer, Os::Linux);
+        assert!(
+            packer.contains("      \"apt-get install --yes --no-install-recommends git\",\n"),
+            "{packer}"
+        );
+    }
 }

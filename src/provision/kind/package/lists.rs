@@ -143,3 +143,152 @@ pub(super) fn update(manager: Manager, name: &str, answer: &Answer) -> Result<Op
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(code: i32, stdout: &str, stderr: &str) -> Answer {
+        Answer::Ran(Ran {
+            code: Some(code),
+            stdout: stdout.to_owned(),
+            stderr: stderr.to_owned(),
+        })
+    }
+
+    /// The version found; nothing; or an exclamation mark where nobody can tell.
+    fn found(told: Result<Option<String>, Verdict>) -> String {
+        match told {
+            Ok(version) => version.unwrap_or_default(),
+            Err(verdict) => {
+                assert!(matches!(verdict, Verdict::Unknown { .. }), "{verdict:?}");
+                "!".to_owned()
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_installed_is_read_from_each_managers_list() {
+        let dpkg = "git\t1:2.39.5-0+deb12u2\tii \nhello\t2.10\trc \nheld\t1.0\thi \nhalf\t1.0\tiH \n";
+        let rpm = "bash\t5.2.26-3.fc40\nkernel\t6.8.5-301.fc40\n";
+        let pip =
+            r#"[{"name": "PyYAML", "version": "6.0"}, {"name": "typing_extensions", "version": "4.9"}]"#;
+        let npm = r#"{"name": "lib", "dependencies": {"npm": {"version": "9.2.0"}}}"#;
+        let cargo = "cargo-deny v0.20.2:\n    cargo-deny\nown v0.1.0 (/src/own):\n    own\n";
+        let cases = [
+            (Manager::Apt, "git", dpkg, "1:2.39.5-0+deb12u2"),
+            // Removed, with its configuration left.
+            (Manager::Apt, "hello", dpkg, ""),
+            (Manager::Apt, "held", dpkg, "1.0"),
+            // Half installed is to be installed again.
+            (Manager::Apt, "half", dpkg, ""),
+            (Manager::Apt, "gi", dpkg, ""),
+            (Manager::Dnf, "bash", rpm, "5.2.26-3.fc40"),
+            (Manager::Dnf, "zsh", rpm, ""),
+            (Manager::Pip, "pyyaml", pip, "6.0"),
+            (Manager::Pip, "typing-extensions", pip, "4.9"),
+            (Manager::Pip, "yaml", pip, ""),
+            (Manager::Npm, "npm", npm, "9.2.0"),
+            (Manager::Npm, "yarn", npm, ""),
+            (Manager::Cargo, "cargo-deny", cargo, "0.20.2"),
+            (Manager::Cargo, "own", cargo, "0.1.0"),
+            (Manager::Cargo, "cargo", cargo, ""),
+        ];
+        for (manager, name, list, version) in cases {
+            let told = installed(manager, name, &ran(0, list, ""));
+            assert_eq!(found(told), version, "{manager:?} {name}");
+        }
+    }
+
+    #[test]
+    fn homebrew_is_read_from_its_folders() {
+        let keg = Answer::At("/opt/homebrew/Cellar/llvm@17/17.0.6_1".into());
+        assert_eq!(found(installed(Manager::Brew, "llvm@17", &keg)), "17.0.6_1");
+        let versions = Answer::Names([".metadata", "2.1", "2.2"].map(str::to_owned).to_vec());
+        assert_eq!(found(installed(Manager::Cask, "app", &versions)), "2.2");
+        for manager in [Manager::Brew, Manager::Cask, Manager::Tap] {
+            assert_eq!(
+                found(installed(manager, "x", &Answer::Missing)),
+                "",
+                "{manager:?}"
+            );
+        }
+        // An empty folder is none, and what is not a list is no answer.
+        assert_eq!(found(installed(Manager::Cask, "app", &Answer::Names(vec![]))), "");
+        assert_eq!(found(installed(Manager::Brew, "x", &ran(0, "", ""))), "!");
+    }
+
+    #[test]
+    fn what_makes_no_sense_tells_nothing_and_never_that_something_is_there() {
+        let managers = [
+            Manager::Apt,
+            Manager::Dnf,
+            Manager::Pip,
+            Manager::Npm,
+            Manager::Cargo,
+        ];
+        for manager in managers {
+            for answer in [
+                ran(1, "", "no such database"),
+                ran(0, "", "").clone(),
+                Answer::TimedOut,
+                Answer::Denied,
+                Answer::Failed("x".to_owned()),
+            ] {
+                let told = found(installed(manager, "git", &answer));
+                // An empty list of cargo's is one.
+                let expected = if manager == Manager::Cargo && answer == ran(0, "", "") {
+                    ""
+                } else {
+                    "!"
+                };
+                assert_eq!(told, expected, "{manager:?} {answer:?}");
+            }
+        }
+        for (manager, garbage) in [
+            (Manager::Apt, "git"),
+            (Manager::Apt, "git\t1\t\n"),
+            (Manager::Apt, "git\t1\té\n"),
+            (Manager::Npm, "{\"error\": {\"code\": \"EACCES\"}}"),
+            (Manager::Npm, "<html>"),
+            (Manager::Pip, "{}"),
+        ] {
+            let told = found(installed(manager, "git", &ran(0, garbage, "")));
+            assert!(
+                ["", "!"].contains(&told.as_str()),
+                "{manager:?} {garbage:?}: {told}"
+            );
+        }
+        // Without the manager there are none of its packages; without the tool of the system nobody knows.
+        assert_eq!(found(installed(Manager::Npm, "x", &Answer::Missing)), "");
+        assert_eq!(found(installed(Manager::Apt, "x", &Answer::Missing)), "!");
+        let no_pip = ran(1, "", "/usr/bin/python3: No module named pip\n");
+        assert_eq!(found(installed(Manager::Pip, "x", &no_pip)), "");
+    }
+
+    #[test]
+    fn updates_are_read_from_what_managers_would_do() {
+        let apt = "Reading package lists...\nInst curl [7.88.1-10] (7.88.1-10+deb12u8 Debian:12.9/stable [amd64])\nConf curl (x)\n";
+        let dnf = "\ncurl.x86_64    8.6.0-10.fc40    updates\n";
+        let brew = r#"{"formulae":[{"name":"local/test/alpha","installed_versions":["1.0"],"current_version":"2.0","pinned":false}],"casks":[{"name":"app","current_version":"3.0"}]}"#;
+        let cases = [
+            (Manager::Apt, 0, "curl", apt, "7.88.1-10+deb12u8"),
+            (Manager::Apt, 0, "git", apt, ""),
+            (Manager::Dnf, 100, "curl", dnf, "8.6.0-10.fc40"),
+            (Manager::Dnf, 0, "curl", "", ""),
+            (Manager::Dnf, 1, "curl", "", "!"),
+            (Manager::Apt, 100, "curl", "", "!"),
+            (Manager::Brew, 0, "alpha", brew, "2.0"),
+            (Manager::Brew, 0, "app", brew, ""),
+            (Manager::Cask, 0, "app", brew, "3.0"),
+            (Manager::Brew, 0, "alpha", "garbage", "!"),
+        ];
+        for (manager, code, name, list, newer) in cases {
+            assert_eq!(
+                found(update(manager, name, &ran(code, list, ""))),
+                newer,
+                "{manager:?} {name}"
+            );
+        }
+    }
+}
