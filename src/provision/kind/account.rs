@@ -9,6 +9,7 @@ mod seen;
 
 use serde::Deserialize;
 
+use super::files::mode;
 use crate::host::Os;
 use crate::provision::Verdict;
 use crate::provision::context::Context;
@@ -59,9 +60,9 @@ impl Account {
                 "`{bad}` is no name of an account or group\nhint: letters, digits and `._-`"
             ));
         }
-        let mode = self.home_mode.as_deref().filter(|text| octal(text).is_none())?;
+        let bad = self.home_mode.as_deref().filter(|text| mode(text).is_none())?;
         Some(format!(
-            "`{mode}` is no mode\nhint: write octal digits, for example \"700\""
+            "`{bad}` is no mode\nhint: write octal digits, for example \"700\""
         ))
     }
 
@@ -190,9 +191,4 @@ fn creation(name: &str, context: &Context) -> String {
         Os::Linux => format!("{} --system {name}", context.host.tools.useradd),
         Os::MacOs => format!("sysadminctl -addUser {name}"),
     }
-}
-
-/// Permissions, written in octal as chmod(1) takes them.
-fn octal(text: &str) -> Option<u32> {
-    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777)
 }

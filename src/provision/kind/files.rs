@@ -26,12 +26,17 @@ pub(super) fn absolute(path: &str) -> Option<String> {
 /// Permissions, written in octal as chmod(1) takes them.
 fn octal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    match u32::from_str_radix(&text, 8) {
-        Ok(mode) if mode <= 0o7777 => Ok(Some(mode)),
-        Ok(_) | Err(_) => Err(serde::de::Error::custom(format!(
+    match mode(&text) {
+        Some(mode) => Ok(Some(mode)),
+        None => Err(serde::de::Error::custom(format!(
             "`{text}` is no mode; write octal digits, for example \"755\""
         ))),
     }
+}
+
+/// The permissions that octal digits say.
+pub(super) fn mode(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777)
 }
 
 /// `[folder."/path"]`

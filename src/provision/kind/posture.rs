@@ -16,7 +16,7 @@ use crate::host::Os;
 use crate::provision::Verdict;
 use crate::provision::context::Context;
 use crate::provision::kind::command::said;
-use crate::provision::question::{Answer, Answers, Question, Ran, Tool, View};
+use crate::provision::question::{Ability, Answer, Answers, Question, Ran, Tool, View};
 use crate::provision::step::Fix;
 
 /// `[posture.NAME]`
@@ -151,7 +151,9 @@ impl Name {
             Self::RestartAfterPowerFailure => power::restart::questions(context),
             Self::AutomaticUpdates => updates::policy::questions(context),
             Self::TimeSync => updates::time::questions(context),
-            Self::Landlock | Self::Namespaces | Self::PacketFilter => able::questions(self),
+            Self::Landlock => able::questions(Ability::Landlock),
+            Self::Namespaces => able::questions(Ability::Namespaces),
+            Self::PacketFilter => able::questions(Ability::PacketFilter),
         }
     }
 
@@ -169,7 +171,9 @@ impl Name {
             Self::RestartAfterPowerFailure => power::restart::found(asked),
             Self::AutomaticUpdates => updates::policy::found(asked),
             Self::TimeSync => updates::time::found(asked),
-            Self::Landlock | Self::Namespaces | Self::PacketFilter => able::found(self, asked),
+            Self::Landlock => able::found(Ability::Landlock, asked),
+            Self::Namespaces => able::found(Ability::Namespaces, asked),
+            Self::PacketFilter => able::found(Ability::PacketFilter, asked),
         }
     }
 
@@ -189,7 +193,9 @@ impl Name {
             Self::RestartAfterPowerFailure => power::restart::fix(on, asked),
             Self::AutomaticUpdates => updates::policy::fix(want, asked),
             Self::TimeSync => updates::time::fix(on, asked),
-            Self::Landlock | Self::Namespaces | Self::PacketFilter => able::fix(self, asked.context),
+            Self::Landlock => able::fix(Ability::Landlock, asked.context),
+            Self::Namespaces => able::fix(Ability::Namespaces, asked.context),
+            Self::PacketFilter => able::fix(Ability::PacketFilter, asked.context),
         }
     }
 }

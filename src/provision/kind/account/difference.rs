@@ -2,8 +2,8 @@
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::Account;
 use super::seen::{Home, Record};
-use super::{Account, octal};
 use crate::host::Os;
 use crate::host::accounts::fit::{NO_LOGIN, identity, password};
 use crate::host::accounts::mac::SHELL;
@@ -72,7 +72,7 @@ pub(super) fn differences(
     if let Some(wanted) = hidden {
         found.extend(comparing.hidden(*wanted));
     }
-    if let Some(mode) = home_mode.as_deref().and_then(octal) {
+    if let Some(mode) = home_mode.as_deref().and_then(crate::provision::kind::files::mode) {
         found.extend(comparing.home(user, mode)?);
     }
     if let Some(groups) = groups {
