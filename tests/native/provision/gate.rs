@@ -235,7 +235,8 @@ fn system(program: &str, args: &[&str]) {
     assert!(output.status.success(), "{program} {args:?}: {}", said(&output));
 }
 
-/// The whole way of a new Debian machine, with its real package manager: `hello` is a package that nothing needs.
+/// The whole way of a new Debian machine, with its real package manager: `hello` is a package that nothing needs. How
+/// much room the machine has is its own affair, so what includes `linux-base` says otherwise than that does.
 #[test]
 fn a_debian_host_is_checked_put_right_enabled_and_watched() {
     system("/usr/bin/apt-get", &["remove", "--yes", "--quiet", "hello"]);
@@ -243,7 +244,8 @@ fn a_debian_host_is_checked_put_right_enabled_and_watched() {
     let path = manifest(
         &site,
         "debian.toml",
-        "include = [\"linux-base\"]\n[apt.hello]\nwhy = \"the job says hello\"\n[command.hello]\nwhy = \"w\"\nversion = \">=2\"\n",
+        "include = [\"linux-base\"]\n[apt.hello]\nwhy = \"the job says hello\"\n[command.hello]\nwhy = \"w\"\nversion = \">=2\"\n\
+         [disk.\"/\"]\nfree = \"1MiB\"\nwhy = \"w\"\n",
     );
     site.configure(&format!("manifest = {path:?}\n"));
     let check = || site.run(&["provision", "--check"]);
