@@ -28,6 +28,8 @@ pub(crate) use grants::{Grant, comparable, granted};
 pub use problem::{ConfigError, Place, Problem};
 
 use crate::egress::{Destination, Ports};
+use crate::github::runner::tree::Sha256;
+use crate::github::runner::version::RunnerVersion;
 use crate::host::Os;
 use crate::job::Repo;
 use crate::profile::Posture;
@@ -47,6 +49,8 @@ pub struct Config {
     pub repos: BTreeMap<Repo, RepoConfig>,
     /// `[egress]`
     pub egress: Egress,
+    /// `[github]`, where it names a repository or an organisation.
+    pub github: Option<GitHub>,
     /// `[control]`
     pub control: Control,
     /// `[log]`
@@ -225,6 +229,66 @@ pub enum OnLoss {
     Stop,
     /// They go on; it is logged, and their results say so.
     Alert,
+}
+
+/// `[github]`: the jobs of GitHub Actions that run here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GitHub {
+    /// Where the REST API is; no slash at the end.
+    pub api: String,
+    /// Whose runners these are.
+    pub serves: Serves,
+    /// The runner group, by name, that an organisation's runners are put in.
+    pub runner_group: String,
+    /// Labels of the runners, as written; never empty. GitHub compares without case.
+    pub labels: Vec<String>,
+    /// Who we are.
+    pub identity: Identity,
+    /// Between two questions for jobs while some wait or run.
+    pub poll: Duration,
+    /// Between two questions for jobs while none do.
+    pub idle_poll: Duration,
+    /// How long a runner may be without a job.
+    pub idle_timeout: Duration,
+    /// Between asking a runner to stop and killing it.
+    pub stop_grace: Duration,
+    /// The version of the runner and the hash of its archive; the latest release when not set.
+    pub runner: Option<(RunnerVersion, Sha256)>,
+}
+
+/// Whose jobs GitHub gives to our runners.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Serves {
+    /// Of these repositories, each with runners of its own.
+    Repos(BTreeSet<Repo>),
+    /// Of an organisation.
+    Org {
+        /// Its name.
+        org: String,
+        /// Its repositories that are asked for jobs; all that GitHub lets us see when empty.
+        repos: BTreeSet<Repo>,
+    },
+}
+
+/// Who we are for GitHub. The secrets stay in their files until they are needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// An installation of a GitHub App.
+    App {
+        /// The App's number.
+        app_id: u32,
+        /// The installation's number.
+        installation_id: u32,
+        /// Absolute path of the App's private key.
+        private_key: Utf8PathBuf,
+    },
+    /// A fine-grained personal access token.
+    Token {
+        /// Absolute path of the file it is in.
+        file: Utf8PathBuf,
+    },
 }
 
 /// `[control]`: how people talk to the daemon.

@@ -243,7 +243,7 @@ mod tests {
             ),
             (vec!["native", "memory"], Some("native.limits.memory")),
             (vec!["log", "lvel"], Some("log.level")),
-            (vec!["github"], None),
+            (vec!["githob"], Some("github")),
             (vec!["vm"], None),
         ];
         for (path, expected) in cases {

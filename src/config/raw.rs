@@ -272,8 +272,8 @@ extra_write = ["/opt", 7]
 mode = "open"
 [native.limits]
 memory = 8
-[github]
-app_id = 1
+[metrics]
+port = 1
 [trust.repos]
 "acme/*" = true
 "acme/ios" = { route = "native", event = [] }
@@ -295,7 +295,7 @@ app_id = 1
         hint: write its keys below `[egress]`
         12:10: `native.limits.memory`: expected size, found integer
         hint: for example `memory = "8GiB"`
-        13:2: unknown key `github`
+        13:2: unknown key `metrics`
         hint: `ephemerd config show` lists every key that is set or has a default
         16:12: `trust.repos."acme/*"`: expected route or table, found boolean
         hint: for example `"acme/*" = "native"`

@@ -5,6 +5,7 @@
 //! value whose problem is told already.
 
 mod egress;
+mod github;
 mod reader;
 mod repos;
 pub(super) mod values;
@@ -42,6 +43,7 @@ fn config(r: &mut Reader) -> Option<Config> {
     let trust = repos::trust(r);
     let repos = repos::repos(r);
     let egress = egress::egress(r);
+    let github = github::github(r);
     let control = control(r, host.as_ref());
     let format = r.must(&["log", "format"], values::choice);
     let level = r.must(&["log", "level"], values::choice);
@@ -51,6 +53,7 @@ fn config(r: &mut Reader) -> Option<Config> {
         trust: trust?,
         repos: repos?,
         egress: egress?,
+        github: github?,
         control: control?,
         log: Log {
             format: format?,

@@ -8,7 +8,10 @@ use serde::Serialize;
 
 use super::keys::{dotted, quote};
 use super::size::{show_duration, show_size};
-use super::{Config, Control, Egress, HostConfig, KeyOrigin, Limits, Loaded, Log, Native, RepoConfig};
+use super::{
+    Config, Control, Egress, GitHub, HostConfig, Identity, KeyOrigin, Limits, Loaded, Log, Native,
+    RepoConfig, Serves,
+};
 use crate::egress::Destination;
 use crate::trust::{Conditions, Route, TrustConfig, TrustRule};
 
@@ -38,6 +41,7 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
         trust,
         repos,
         egress,
+        github,
         control,
         log,
     } = &loaded.config;
@@ -63,6 +67,9 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
         rows.repo(name.as_str(), repo);
     }
     rows.egress(egress);
+    if let Some(github) = github {
+        rows.github(github);
+    }
     let Control { socket, admin_group } = control;
     rows.add(&["control", "socket"], quote(socket.as_str()));
     rows.add(&["control", "admin_group"], quote(admin_group));
@@ -191,6 +198,58 @@ impl Rows<'_> {
         self.add(&["egress", "loopback"], word(loopback));
         self.add(&["egress", "log"], log.to_string());
         self.add(&["egress", "on_loss"], word(on_loss));
+    }
+
+    fn github(&mut self, github: &GitHub) {
+        let GitHub {
+            api,
+            serves,
+            runner_group,
+            labels,
+            identity,
+            poll,
+            idle_poll,
+            idle_timeout,
+            stop_grace,
+            runner,
+        } = github;
+        self.add(&["github", "api"], quote(api));
+        let (org, repos) = match serves {
+            Serves::Repos(repos) => (None, repos),
+            Serves::Org { org, repos } => (Some(org), repos),
+        };
+        self.add(
+            &["github", "repos"],
+            list(repos.iter().map(|repo| quote(repo.as_str()))),
+        );
+        if let Some(org) = org {
+            self.add(&["github", "org"], quote(org));
+        }
+        self.add(&["github", "runner_group"], quote(runner_group));
+        self.add(
+            &["github", "labels"],
+            list(labels.iter().map(|label| quote(label))),
+        );
+        match identity {
+            Identity::App {
+                app_id,
+                installation_id,
+                private_key,
+            } => {
+                self.add(&["github", "app_id"], app_id.to_string());
+                self.add(&["github", "installation_id"], installation_id.to_string());
+                self.add(&["github", "private_key"], quote(private_key.as_str()));
+            }
+            Identity::Token { file } => self.add(&["github", "token_file"], quote(file.as_str())),
+        }
+        self.add(&["github", "poll"], quote(&show_duration(*poll)));
+        self.add(&["github", "idle_poll"], quote(&show_duration(*idle_poll)));
+        self.add(&["github", "idle_timeout"], quote(&show_duration(*idle_timeout)));
+        self.add(&["github", "stop_grace"], quote(&show_duration(*stop_grace)));
+        if let Some((version, sha256)) = runner {
+            self.add(&["github", "runner_version"], quote(&version.to_string()));
+            self.add(&["github", "runner_sha256"], quote(sha256.as_str()));
+        }
     }
 
     fn repo(&mut self, name: &str, repo: &RepoConfig) {
@@ -324,8 +383,29 @@ env = { A = "1" }
             .iter()
             .filter(|key| key.is_fixed() && key.default.is_some())
             .map(|key| key.name)
+            // Nothing is asked of GitHub unless the file says so.
+            .filter(|name| !name.starts_with("github."))
             .collect();
         assert_eq!(shown, known);
+    }
+
+    #[test]
+    fn shows_how_github_is_asked_where_it_is() {
+        let text =
+            "[github]\nrepos = [\"acme/ios\"]\nlabels = [\"eph\"]\ntoken_file = \"/etc/ephemerd/token\"\n";
+        let shown = show(&parse(text, "e.toml").unwrap());
+        let lines: Vec<&str> = shown.lines().filter(|line| line.starts_with("github.")).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        github.api = "https://api.github.com"  # default
+        github.repos = ["acme/ios"]  # e.toml:2
+        github.runner_group = "Default"  # default
+        github.labels = ["eph"]  # e.toml:3
+        github.token_file = "/etc/ephemerd/token"  # e.toml:4
+        github.poll = "10s"  # default
+        github.idle_poll = "30s"  # default
+        github.idle_timeout = "5m"  # default
+        github.stop_grace = "30s"  # default
+        "#);
     }
 
     #[test]

@@ -15,7 +15,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 52] = [
+pub const KEYS: [Key; 67] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -309,6 +309,96 @@ pub const KEYS: [Key; 52] = [
         kind: Kind::Choice(&["stop", "alert"]),
         default: Some("\"stop\""),
         doc: "Whether jobs are killed or go on when the packet filter is lost and cannot be loaded again.",
+    },
+    Key {
+        name: "github.api",
+        kind: Kind::Text("URL"),
+        default: Some("\"https://api.github.com\""),
+        doc: "Where GitHub's API is; `https://HOST/api/v3` for GitHub Enterprise Server.",
+    },
+    Key {
+        name: "github.repos",
+        kind: Kind::List("repositories"),
+        default: Some("[]"),
+        doc: "Repositories whose jobs run here, each with runners of its own.",
+    },
+    Key {
+        name: "github.org",
+        kind: Kind::Text("organisation"),
+        default: None,
+        doc: "Organisation whose runners these are; without `github.repos`, for every repository that GitHub lets us see.",
+    },
+    Key {
+        name: "github.runner_group",
+        kind: Kind::Text("runner group"),
+        default: Some("\"Default\""),
+        doc: "Runner group of the organisation that runners are put in.",
+    },
+    Key {
+        name: "github.labels",
+        kind: Kind::List("labels"),
+        default: Some("[]"),
+        doc: "Labels of our runners: a job runs here when it asks for no others.",
+    },
+    Key {
+        name: "github.app_id",
+        kind: from(1),
+        default: None,
+        doc: "The GitHub App that we are, with the two keys below.",
+    },
+    Key {
+        name: "github.installation_id",
+        kind: from(1),
+        default: None,
+        doc: "Its installation in the organisation or account.",
+    },
+    Key {
+        name: "github.private_key",
+        kind: ABSOLUTE,
+        default: None,
+        doc: "File of its private key, which only root may read.",
+    },
+    Key {
+        name: "github.token_file",
+        kind: ABSOLUTE,
+        default: None,
+        doc: "File of a fine-grained personal access token, in place of an App; only root may read it.",
+    },
+    Key {
+        name: "github.poll",
+        kind: Kind::Duration,
+        default: Some("\"10s\""),
+        doc: "How often GitHub is asked for jobs while some wait or run.",
+    },
+    Key {
+        name: "github.idle_poll",
+        kind: Kind::Duration,
+        default: Some("\"30s\""),
+        doc: "How often it is asked while none do.",
+    },
+    Key {
+        name: "github.idle_timeout",
+        kind: Kind::Duration,
+        default: Some("\"5m\""),
+        doc: "How long a runner may wait for a job that another one took.",
+    },
+    Key {
+        name: "github.stop_grace",
+        kind: Kind::Duration,
+        default: Some("\"30s\""),
+        doc: "Time between asking a runner to stop and killing it; it reports to GitHub meanwhile.",
+    },
+    Key {
+        name: "github.runner_version",
+        kind: Kind::Text("version"),
+        default: None,
+        doc: "Version of the runner; the latest release when not set.",
+    },
+    Key {
+        name: "github.runner_sha256",
+        kind: Kind::Text("SHA-256"),
+        default: None,
+        doc: "Hash of its archive, as the notes of the release print it.",
     },
     Key {
         name: "control.socket",

@@ -145,6 +145,11 @@ impl Reader {
         self.file.children(section).into_iter().cloned().collect()
     }
 
+    /// Whether the file sets the key.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.file.entries.contains_key(name)
+    }
+
     /// Tells that values which are right by themselves cannot stand together, at the first of `names` that
     /// the file sets.
     pub(super) fn contradiction(&mut self, names: &[&str], message: String) {

@@ -160,7 +160,7 @@ impl Build {
 }
 
 /// The SHA-256 of an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Sha256(String);
 
 impl Sha256 {
