@@ -218,6 +218,7 @@ impl Daemon {
             spec: &spec,
             route: decision.route,
             reason: &decision.reason,
+            ticket: None,
         };
         self.pipeline.ledger.record(entry, now).map_err(words)?;
         info!(job = %id, repo = %spec.origin.repo, route = ?decision.route, reason = decision.reason, "job taken");

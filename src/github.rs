@@ -30,3 +30,4 @@ pub mod limits;
 pub mod run;
 pub mod runner;
 pub mod secret;
+pub mod ticket;

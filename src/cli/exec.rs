@@ -131,6 +131,7 @@ async fn run_one(
             spec: &spec,
             route: Route::Native,
             reason: &reason,
+            ticket: None,
         },
         now,
     )?;

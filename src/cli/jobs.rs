@@ -13,6 +13,7 @@ use super::table::{fit_terminal, table};
 use crate::control::client::ask;
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
 use crate::egress::EgressReport;
+use crate::github::ticket::{AtGitHub, Ticket};
 use crate::host::Os;
 use crate::job::ledger::JobRow;
 use crate::job::{JobId, Outcome};
@@ -185,7 +186,7 @@ fn between(from: Option<u64>, to: Option<u64>) -> String {
 fn job_table(jobs: &[JobRow]) -> String {
     let head = [
         "JOB", "REPO", "EVENT", "ROUTE", "SLOT", "ACCOUNT", "STATE", "QUEUE", "PREPARE", "RUN", "SCRUB",
-        "LEFT", "REASON",
+        "LEFT", "GITHUB", "REASON",
     ];
     let row = |job: &JobRow| {
         // A long reason stands in the last column, whoever gave it.
@@ -213,10 +214,21 @@ fn job_table(jobs: &[JobRow]) -> String {
             between(job.started_ms, job.exited_ms),
             between(job.exited_ms, job.finished_ms),
             left.into(),
+            job.github.as_ref().map_or("-".into(), run_of),
             reason.lines().next().unwrap_or_default().into(),
         ]
     };
     table(head, &jobs.iter().rev().map(row).collect::<Vec<_>>())
+}
+
+/// The run of the job that ran, with its pull request.
+fn run_of(at: &AtGitHub) -> String {
+    let ticket = at.taken.as_ref().unwrap_or(&at.ticket);
+    let pull = ticket
+        .pull
+        .map(|number| format!(" #{number}"))
+        .unwrap_or_default();
+    format!("{}{pull}", ticket.run)
 }
 
 fn tell(story: &Story) -> String {
@@ -246,6 +258,9 @@ fn tell(story: &Story) -> String {
             job.output_byte.map_or("-".into(), |b| format!("{b} bytes"))
         ),
     ];
+    if let Some(at) = &job.github {
+        lines.extend(at_github(at));
+    }
     if let Some(EgressReport { blocked, incidents }) = &job.egress {
         lines.push(format!("blocked  {blocked}"));
         lines.extend(incidents.iter().map(|incident| format!("network  {incident}")));
@@ -277,6 +292,41 @@ fn tell(story: &Story) -> String {
         report(&axes)
     };
     lines.join("\n") + "\n" + &axes
+}
+
+/// What a job is at GitHub. Its name there is somebody else's text.
+fn at_github(at: &AtGitHub) -> Vec<String> {
+    let AtGitHub {
+        ticket,
+        runner,
+        runner_id,
+        taken,
+    } = at;
+    let page = |ticket: &Ticket| {
+        let pull = ticket.pull.map(|number| format!(" of pull request {number}"));
+        let Ticket {
+            run,
+            attempt,
+            name,
+            url,
+            ..
+        } = ticket;
+        let pull = pull.unwrap_or_default();
+        format!(
+            "run {run}, attempt {attempt}{pull}, `{}`, {url}",
+            name.escape_debug()
+        )
+    };
+    let mut lines = vec![format!("github   {}", page(ticket))];
+    if let Some(runner) = runner {
+        let id = runner_id.map_or("number not known".to_owned(), |id| id.to_string());
+        lines.push(format!("runner   {} ({id}) at {}", runner.name, runner.scope));
+    }
+    match taken {
+        Some(taken) if taken.key() != ticket.key() => lines.push(format!("ran      {}", page(taken))),
+        Some(_) | None => {}
+    }
+    lines
 }
 
 fn status_text(status: &StatusReport) -> String {

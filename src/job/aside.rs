@@ -89,6 +89,7 @@ pub async fn run(pipeline: &Pipeline, slot: &Slot, id: JobId, aside: Aside) -> R
         spec: &spec,
         route: Route::Native,
         reason: aside.reason,
+        ticket: None,
     };
     pipeline
         .ledger

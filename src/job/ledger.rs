@@ -11,6 +11,7 @@
 //! and what to undo come from elsewhere. A job's environment is not written down, it may hold secrets.
 
 mod error;
+mod github;
 mod open;
 mod read;
 mod value;
@@ -22,6 +23,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use crate::egress::EgressReport;
+use crate::github::ticket::Ticket;
 use crate::job::state::{DONE, QUEUED, RUNNING, SCRUBBING};
 use crate::job::{Acquisition, JobId, JobSpec, Outcome};
 use crate::slot::Slot;
@@ -29,6 +31,7 @@ use crate::trust::Route;
 
 pub use error::LedgerError;
 use error::failed;
+pub use github::{Attempt, Registered};
 pub use read::{JobRow, Listing, Quarantined, Transition, Unfinished};
 use value::{Json, Whole, Word, ms};
 
@@ -54,6 +57,8 @@ pub struct Entry<'a> {
     pub route: Route,
     /// Why there.
     pub reason: &'a str,
+    /// What it is at GitHub, when it comes from there.
+    pub ticket: Option<&'a Ticket>,
 }
 
 /// A job as it goes out.
@@ -134,6 +139,7 @@ impl Ledger {
             spec,
             route,
             reason,
+            ticket,
         } = entry;
         self.write("record a job", |tx| {
             tx.prepare_cached(
@@ -150,6 +156,10 @@ impl Ledger {
                 QUEUED,
                 ms(now)
             ])?;
+            if let Some(ticket) = ticket {
+                tx.prepare_cached("INSERT INTO github (job, ticket) VALUES (?1, ?2)")?
+                    .execute(params![id.as_str(), Json(ticket)])?;
+            }
             pass(tx, id, (QUEUED, Some(reason)), now)
         })
     }
@@ -321,7 +331,8 @@ impl Ledger {
     }
 
     /// Forgets finished jobs except the `keep_finished` that finished last, and returns the forgotten ones so
-    /// that their logs can go too. A job that still holds something is never forgotten.
+    /// that their logs can go too. A job that still holds something is never forgotten, nor one whose runner GitHub may
+    /// still have.
     ///
     /// # Errors
     ///
@@ -335,6 +346,8 @@ impl Ledger {
                                   ORDER BY finished_ms DESC, id DESC LIMIT ?1)
                    AND NOT EXISTS (SELECT 1 FROM acquisition
                                    WHERE acquisition.job = job.id AND released_ms IS NULL)
+                   AND NOT EXISTS (SELECT 1 FROM github
+                                   WHERE github.job = job.id AND runner IS NOT NULL AND gone_ms IS NULL)
                  RETURNING id",
             )?
             .query_map([keep], |row| row.get(0).map(|Word(id)| id))?

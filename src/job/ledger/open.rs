@@ -11,12 +11,22 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::error::{LedgerError, failed};
 
 /// The schema version this program writes; `PRAGMA user_version` of the file.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// What makes each version of the one before it, from version 2 on.
-const MIGRATIONS: [&str; 1] = ["ALTER TABLE job ADD COLUMN egress TEXT"];
+const MIGRATIONS: [&str; 2] = [
+    "ALTER TABLE job ADD COLUMN egress TEXT",
+    "CREATE TABLE github (
+        job       TEXT PRIMARY KEY NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+        ticket    TEXT NOT NULL,
+        runner    TEXT,
+        runner_id INTEGER,
+        taken     TEXT,
+        gone_ms   INTEGER
+    ) STRICT",
+];
 
 /// Longer than any transaction here takes, so that only a stuck process is ever seen as busy.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -166,6 +176,12 @@ mod tests {
         "/tests/fixtures/ledger-v2.sql"
     ));
 
+    /// As version 3 wrote it.
+    const V3: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/ledger-v3.sql"
+    ));
+
     fn folder() -> (tempfile::TempDir, Utf8PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = Utf8Path::from_path(folder.path()).unwrap().join("ledger.db");
@@ -212,7 +228,7 @@ mod tests {
         let (_folder, path) = folder();
         let later = Connection::open(&path).unwrap();
         later
-            .execute_batch("CREATE TABLE job (x); PRAGMA user_version = 3")
+            .execute_batch("CREATE TABLE job (x); PRAGMA user_version = 4")
             .unwrap();
         drop(later);
         let before = fs::read(&path).unwrap();
@@ -221,8 +237,8 @@ mod tests {
             matches!(
                 refused,
                 LedgerError::Newer {
-                    found: 3,
-                    known: 2,
+                    found: 4,
+                    known: 3,
                     ..
                 }
             ),
@@ -317,7 +333,7 @@ mod tests {
     fn the_schema_is_still_the_one_of_its_version() {
         let (_folder, path) = folder();
         let written = Connection::open_in_memory().unwrap();
-        written.execute_batch(V2).unwrap();
+        written.execute_batch(V3).unwrap();
         assert_eq!(shape(&open(&path).unwrap()), shape(&written));
     }
 
@@ -327,7 +343,7 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch(V1).unwrap();
         let db = open(&path).unwrap();
         let written = Connection::open_in_memory().unwrap();
-        written.execute_batch(V2).unwrap();
+        written.execute_batch(V3).unwrap();
         assert_eq!(shape(&db), shape(&written));
         let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         assert_eq!(version, VERSION);
@@ -352,6 +368,40 @@ mod tests {
             .filter_map(|job| Some(job.egress.as_ref()?.blocked.to_string()))
             .collect();
         assert_eq!(told, ["3 packets: 10.0.0.5:22/tcp ×3"]);
+    }
+
+    #[test]
+    fn what_jobs_are_at_github_is_read_back() {
+        let (_folder, path) = folder();
+        Connection::open(&path).unwrap().execute_batch(V3).unwrap();
+        let ledger = Ledger::open(&path).unwrap();
+        let jobs = ledger.jobs(Listing::Newest(10)).unwrap();
+        let told: Vec<String> = jobs
+            .iter()
+            .map(|job| serde_json::to_string(&job.github).unwrap())
+            .collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        {"ticket":{"repo":"acme/ios","run":78,"attempt":2,"job":31,"name":"build","url":"https://github.com/acme/ios/actions/runs/78/job/31"},"runner":{"scope":{"org":"acme"},"name":"eph-3f9a-mubbsc4w08f"}}
+        null
+        {"ticket":{"repo":"acme/ios","run":77,"attempt":1,"job":29,"name":"build","url":"https://github.com/acme/ios/actions/runs/77/job/29"},"runner":{"scope":{"repo":"acme/ios"},"name":"eph-3f9a-mubbs7i802t"},"runner_id":23,"taken":{"repo":"acme/ios","run":77,"attempt":1,"job":30,"name":"test","pull":7,"url":"https://github.com/acme/ios/actions/runs/77/job/30"}}
+        "#);
+        insta::assert_debug_snapshot!(ledger.registrations().unwrap(), @r#"
+        [
+            Registered {
+                job: JobId(
+                    "mubbsc4w08f",
+                ),
+                runner: Runner {
+                    scope: Org(
+                        "acme",
+                    ),
+                    name: "eph-3f9a-mubbsc4w08f",
+                },
+                id: None,
+                finished: false,
+            },
+        ]
+        "#);
     }
 
     #[test]

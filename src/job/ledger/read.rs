@@ -3,9 +3,11 @@
 use rusqlite::{OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
+use super::github::at_github;
 use super::value::{Json, Whole, Word};
 use super::{AcquisitionId, Ledger, LedgerError};
 use crate::egress::EgressReport;
+use crate::github::ticket::AtGitHub;
 use crate::job::{Acquisition, JobId, Outcome, Repo};
 use crate::slot::Slot;
 use crate::trust::Route;
@@ -54,6 +56,9 @@ pub struct JobRow {
     /// What it was kept from by a packet filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressReport>,
+    /// What it is at GitHub, when it comes from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub github: Option<AtGitHub>,
 }
 
 /// A job entering a state.
@@ -137,7 +142,7 @@ impl Ledger {
     /// When the ledger cannot be read.
     pub fn job(&self, id: &JobId) -> Result<Option<JobRow>, LedgerError> {
         self.read("find a job", |db| {
-            db.prepare_cached("SELECT * FROM job WHERE id = ?1")?
+            db.prepare_cached("SELECT * FROM job LEFT JOIN github ON github.job = job.id WHERE id = ?1")?
                 .query_row([id.as_str()], job_row)
                 .optional()
         })
@@ -151,11 +156,11 @@ impl Ledger {
     pub fn jobs(&self, listing: Listing) -> Result<Vec<JobRow>, LedgerError> {
         self.read("list jobs", |db| match listing {
             Listing::Active => db
-                .prepare_cached("SELECT * FROM job WHERE finished_ms IS NULL ORDER BY id DESC")?
+                .prepare_cached("SELECT * FROM job LEFT JOIN github ON github.job = job.id WHERE finished_ms IS NULL ORDER BY id DESC")?
                 .query_map([], job_row)?
                 .collect(),
             Listing::Newest(limit) => db
-                .prepare_cached("SELECT * FROM job ORDER BY id DESC LIMIT ?1")?
+                .prepare_cached("SELECT * FROM job LEFT JOIN github ON github.job = job.id ORDER BY id DESC LIMIT ?1")?
                 .query_map([limit], job_row)?
                 .collect(),
         })
@@ -231,5 +236,6 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         exited_ms: whole("exited_ms")?,
         finished_ms: whole("finished_ms")?,
         egress: row.get::<_, Option<Json<_>>>("egress")?.map(|json| json.0),
+        github: at_github(row)?,
     })
 }

@@ -1,4 +1,4 @@
--- Schema version 2. Any change here is a new version: a migration in open.rs and a fixture in tests/fixtures.
+-- Schema version 3. Any change here is a new version: a migration in open.rs and a fixture in tests/fixtures.
 CREATE TABLE job (
     id               TEXT PRIMARY KEY NOT NULL,
     repo             TEXT NOT NULL,
@@ -44,4 +44,14 @@ CREATE TABLE quarantine (
     slot     INTEGER PRIMARY KEY NOT NULL,
     reason   TEXT NOT NULL,
     since_ms INTEGER NOT NULL
+) STRICT;
+
+-- What a job is at GitHub.
+CREATE TABLE github (
+    job       TEXT PRIMARY KEY NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    ticket    TEXT NOT NULL,                    -- JSON, github::ticket::Ticket: the job this one was made for
+    runner    TEXT,                             -- JSON, github::ticket::Runner: written before it is made
+    runner_id INTEGER,                          -- GitHub's number of it, once that is known
+    taken     TEXT,                             -- JSON, github::ticket::Ticket: the job its runner was given
+    gone_ms   INTEGER                           -- when GitHub had the runner no more
 ) STRICT;

@@ -68,6 +68,7 @@ fn record(ledger: &Ledger, id: &JobId, now: SystemTime) -> Result<(), LedgerErro
         spec: &spec,
         route: Route::Native,
         reason: "acme/* is native",
+        ticket: None,
     };
     ledger.record(entry, now)
 }
