@@ -26,6 +26,8 @@
 //! Nothing in here touches the system: it decides and describes. Trees are installed and copied by
 //! [`crate::host::runner`].
 
+pub mod claim;
+pub mod demand;
 pub mod limits;
 pub mod run;
 pub mod runner;

@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(ledger.prune(0).unwrap(), []);
         ledger.gone(&id, UNIX_EPOCH).unwrap();
         assert_eq!(ledger.registrations().unwrap(), []);
-        assert_eq!(ledger.prune(0).unwrap(), [id.clone()]);
+        assert_eq!(ledger.prune(0).unwrap(), std::slice::from_ref(&id));
         assert_eq!(ledger.at_github(&id).unwrap(), None);
     }
 

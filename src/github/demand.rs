@@ -1,0 +1,328 @@
+//! How many runners there should be, and for which jobs: pure, from what GitHub was last seen to have and what we have.
+//!
+//! GitHub gives a job to any runner that has its labels. So runners are not counted per job but per **class**: all jobs
+//! that any runner of a [`Scope`](super::ticket::Scope) could be given, which all have our labels.
+//!
+//! ```text
+//!  wanted = jobs that wait            made = runners that have no job yet: waiting for a slot, starting, idle
+//!           and may be native
+//!  made < wanted ─► make for those that nothing was made for, oldest first
+//!  made > wanted ─► withdraw those that wait for a slot, newest first; an idle one ends by itself after a while
+//! ```
+//!
+//! A runner that has a job is in neither sum: it is never ended because of what is counted here.
+//!
+//! A job that is not trusted and waits for the same labels could be given to a native runner. The runner would notice
+//! before the first step and stop ([`super::admission`]); so that it need not come to that, none is made for a while, in
+//! which somebody else may take the job. Not for ever: otherwise everybody who can open a pull request could stop the
+//! jobs of the repository.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::claim::Standing;
+use super::ticket::{Key, Ticket};
+use crate::job::JobId;
+use crate::trust::{Decision, Route};
+
+/// How long no runner is made while a job waits that it must not be given.
+pub const HOLD: Duration = Duration::from_secs(5 * 60);
+
+/// A job that waits at GitHub and could be given to our runners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The job.
+    pub ticket: Ticket,
+    /// Where it may run, and why.
+    pub decision: Decision,
+    /// How long we have seen it wait.
+    pub seen_for: Duration,
+    /// What became of earlier attempts.
+    pub standing: Standing,
+    /// Whether it is written down that it may not run here.
+    pub is_told: bool,
+}
+
+/// How far one of our runners is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// There is none yet: our job waits for a slot.
+    NoSlot,
+    /// It is made or being made, and nobody has seen it have a job.
+    Free,
+    /// It has a job, or had one.
+    Taken,
+}
+
+/// One of our jobs, each of which is one runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ours {
+    /// Which.
+    pub job: JobId,
+    /// The job of GitHub's it was made for.
+    pub made_for: Key,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make a runner for this job.
+    Make(Key),
+    /// Take back the one that waits for a slot.
+    Withdraw(JobId),
+    /// Write down that this job may not run here, and why.
+    Tell {
+        /// Which.
+        job: Key,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// Why nothing is made for a job that may be native, for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub job: Key,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// Decides for one class. `may_make` is false while no work is accepted.
+pub fn account(waiting: &[Waiting], ours: &[Ours], may_make: bool) -> (Vec<Step>, Vec<Held>) {
+    let mut steps = Vec::new();
+    let mut held = Vec::new();
+    for job in waiting.iter().filter(|job| !job.is_told) {
+        let why = match (&job.decision.route, &job.standing) {
+            (Route::Vm | Route::Refuse, _) => job.decision.reason.clone(),
+            (Route::Native, Standing::Blocked { why }) => why.clone(),
+            (Route::Native, Standing::Ready | Standing::Later { .. }) => continue,
+        };
+        steps.push(Step::Tell {
+            job: job.ticket.key(),
+            why,
+        });
+    }
+    let mut wanted: Vec<&Waiting> = waiting.iter().filter(|job| is_wanted(job)).collect();
+    // GitHub numbers jobs as they come.
+    wanted.sort_by_key(|job| job.ticket.job);
+    let free: Vec<&Ours> = ours.iter().filter(|one| one.stage != Stage::Taken).collect();
+    let stranger = waiting
+        .iter()
+        .find(|job| job.decision.route != Route::Native && job.seen_for < HOLD);
+    if free.len() > wanted.len() {
+        let surplus = free.len() - wanted.len();
+        let mut idle: Vec<&JobId> = ours_without_slot(&free).collect();
+        idle.sort();
+        steps.extend(idle.into_iter().rev().take(surplus).cloned().map(Step::Withdraw));
+    }
+    let covered: BTreeSet<&Key> = free.iter().map(|one| &one.made_for).collect();
+    let mut missing = wanted.len().saturating_sub(free.len());
+    for job in wanted {
+        let key = job.ticket.key();
+        if missing == 0 || covered.contains(&key) {
+            continue;
+        }
+        missing -= 1;
+        let why = match (&job.standing, stranger) {
+            (Standing::Later { why }, _) => why.clone(),
+            (_, Some(stranger)) => format!(
+                "`{}` of run {} waits for the same labels and must not run here: {}",
+                stranger.ticket.name.escape_debug(),
+                stranger.ticket.run,
+                stranger.decision.reason
+            ),
+            (_, None) if !may_make => "no job is started: the host is drained or not let through".to_owned(),
+            (_, None) => {
+                steps.push(Step::Make(key));
+                continue;
+            }
+        };
+        held.push(Held { job: key, why });
+    }
+    (steps, held)
+}
+
+/// Whether a runner should be there for a job.
+fn is_wanted(job: &Waiting) -> bool {
+    job.decision.route == Route::Native && !matches!(job.standing, Standing::Blocked { .. })
+}
+
+fn ours_without_slot<'a>(free: &'a [&Ours]) -> impl Iterator<Item = &'a JobId> {
+    free.iter()
+        .filter(|one| one.stage == Stage::NoSlot)
+        .map(|one| &one.job)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::UNIX_EPOCH;
+
+    fn waiting(job: u64, route: Route) -> Waiting {
+        Waiting {
+            ticket: Ticket {
+                repo: "acme/app".parse().unwrap(),
+                run: 7,
+                attempt: 1,
+                job,
+                name: format!("job {job}"),
+                pull: None,
+                url: String::new(),
+            },
+            decision: Decision {
+                route,
+                reason: "a fork".to_owned(),
+                rule: String::new(),
+                chain: vec![],
+            },
+            seen_for: Duration::ZERO,
+            standing: Standing::Ready,
+            is_told: false,
+        }
+    }
+
+    fn ours(n: u32, made_for: u64, stage: Stage) -> Ours {
+        Ours {
+            job: JobId::new(UNIX_EPOCH, n),
+            made_for: key(made_for),
+            stage,
+        }
+    }
+
+    fn key(job: u64) -> Key {
+        ("acme/app".to_owned(), job)
+    }
+
+    fn make(jobs: &[u64]) -> Vec<Step> {
+        jobs.iter().map(|job| Step::Make(key(*job))).collect()
+    }
+
+    #[test]
+    fn i2_there_is_a_runner_for_every_job_and_those_that_have_one_do_not_count() {
+        let jobs: Vec<Waiting> = [31, 30, 32].map(|job| waiting(job, Route::Native)).into();
+        assert_eq!(account(&jobs, &[], true).0, make(&[30, 31, 32]));
+        // Another job took the runner that was made for 30. The one made for 30 is still missing.
+        let one = [ours(1, 30, Stage::Taken), ours(2, 31, Stage::Free)];
+        assert_eq!(account(&jobs, &one, true).0, make(&[30, 32]));
+    }
+
+    #[test]
+    fn i2_a_runner_made_for_a_job_that_is_gone_serves_the_next_one() {
+        let jobs = [waiting(40, Route::Native)];
+        assert_eq!(account(&jobs, &[ours(1, 30, Stage::Free)], true).0, []);
+    }
+
+    #[test]
+    fn what_is_too_many_is_withdrawn_only_where_there_is_no_runner_yet() {
+        let jobs = [waiting(40, Route::Native)];
+        let more = [
+            ours(1, 30, Stage::Free),
+            ours(2, 31, Stage::NoSlot),
+            ours(3, 40, Stage::NoSlot),
+            ours(4, 29, Stage::Taken),
+        ];
+        let withdrawn = |n: usize| Step::Withdraw(more[n].job.clone());
+        assert_eq!(account(&jobs, &more, true).0, [withdrawn(2), withdrawn(1)]);
+        assert_eq!(account(&[], &more[..1], true).0, [], "it ends by itself");
+    }
+
+    #[test]
+    fn a_job_that_may_not_run_here_is_told_once() {
+        let mut jobs = [waiting(30, Route::Vm)];
+        let tell = Step::Tell {
+            job: key(30),
+            why: "a fork".to_owned(),
+        };
+        assert_eq!(account(&jobs, &[], true).0, [tell]);
+        jobs[0].is_told = true;
+        assert_eq!(account(&jobs, &[], true).0, []);
+    }
+
+    #[test]
+    fn i5_a_blocked_job_is_told_with_its_reason_and_not_tried_again() {
+        let mut jobs = [waiting(30, Route::Native)];
+        jobs[0].standing = Standing::Blocked {
+            why: "blocked: five times".to_owned(),
+        };
+        let tell = Step::Tell {
+            job: key(30),
+            why: "blocked: five times".to_owned(),
+        };
+        assert_eq!(account(&jobs, &[], true).0, [tell]);
+    }
+
+    #[test]
+    fn a_job_that_is_tried_again_later_keeps_nobody_else_waiting() {
+        let mut jobs = [waiting(30, Route::Native), waiting(31, Route::Native)];
+        jobs[0].standing = Standing::Later {
+            why: "in 30 s: GitHub said no".to_owned(),
+        };
+        let (steps, held) = account(&jobs, &[], true);
+        assert_eq!(steps, make(&[31]));
+        assert_eq!(held.len(), 1);
+        assert_eq!(
+            (&held[0].job, held[0].why.as_str()),
+            (&key(30), "in 30 s: GitHub said no")
+        );
+    }
+
+    #[test]
+    fn an_untrusted_job_with_our_labels_holds_the_others_for_a_while() {
+        let mut jobs = [waiting(30, Route::Native), waiting(31, Route::Refuse)];
+        jobs[1].is_told = true;
+        let (steps, held) = account(&jobs, &[], true);
+        assert_eq!(steps, []);
+        assert!(
+            held[0]
+                .why
+                .starts_with("`job 31` of run 7 waits for the same labels"),
+            "{held:?}"
+        );
+        jobs[1].seen_for = HOLD;
+        assert_eq!(account(&jobs, &[], true).0, make(&[30]));
+    }
+
+    #[test]
+    fn i7_nothing_is_made_while_the_host_takes_no_work() {
+        let jobs = [waiting(30, Route::Native)];
+        let (steps, held) = account(&jobs, &[], false);
+        assert_eq!(steps, []);
+        assert_eq!(held[0].job, key(30));
+    }
+
+    proptest! {
+        #[test]
+        fn i2_what_is_made_and_what_is_free_never_exceed_what_is_wanted(
+            routes in prop::collection::vec(prop::sample::select(vec![Route::Native, Route::Vm]), 0..8),
+            stages in prop::collection::vec(prop::sample::select(vec![Stage::NoSlot, Stage::Free, Stage::Taken]), 0..8),
+            hold: bool,
+        ) {
+            let jobs: Vec<Waiting> = (0_u64..).zip(routes).map(|(at, route)| Waiting {
+                seen_for: if hold { Duration::ZERO } else { HOLD },
+                ..waiting(at, route)
+            }).collect();
+            let ours: Vec<Ours> = (0_u32..).zip(stages).map(|(at, stage)| ours(at, u64::from(at), stage)).collect();
+            let (steps, _) = account(&jobs, &ours, true);
+            let wanted = jobs.iter().filter(|job| job.decision.route == Route::Native).count();
+            let free = ours.iter().filter(|one| one.stage != Stage::Taken).count();
+            let count = |test: fn(&Step) -> bool| steps.iter().filter(|step| test(step)).count();
+            let made = count(|step| matches!(step, Step::Make(_)));
+            let withdrawn = count(|step| matches!(step, Step::Withdraw(_)));
+            prop_assert!(made == 0 || free + made <= wanted);
+            prop_assert!(free - withdrawn >= wanted.min(free));
+            // I1: one that has a job is never withdrawn.
+            for step in &steps {
+                if let Step::Withdraw(job) = step {
+                    let one = ours.iter().find(|one| one.job == *job).unwrap();
+                    prop_assert_eq!(one.stage, Stage::NoSlot);
+                }
+            }
+            let may_make = !hold || jobs.iter().all(|job| job.decision.route == Route::Native);
+            prop_assert!(may_make || made == 0);
+        }
+    }
+}
