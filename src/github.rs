@@ -32,4 +32,5 @@ pub mod limits;
 pub mod run;
 pub mod runner;
 pub mod secret;
+pub mod seen;
 pub mod ticket;

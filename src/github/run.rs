@@ -97,6 +97,9 @@ pub struct Job {
     /// The labels a runner must have.
     #[serde(default)]
     pub labels: Vec<String>,
+    /// Its page.
+    #[serde(default)]
+    html_url: Option<String>,
     /// The runner that has it; null and zero both mean none.
     #[serde(default)]
     runner_id: Option<u64>,
@@ -110,6 +113,13 @@ impl Job {
     pub fn runner(&self) -> Option<(u64, &str)> {
         let id = self.runner_id.filter(|id| *id != 0)?;
         Some((id, self.runner_name.as_deref().unwrap_or_default()))
+    }
+
+    /// The address of its page, or nothing when that is no address.
+    pub fn url(&self) -> &str {
+        let url = self.html_url.as_deref().unwrap_or_default();
+        let is_page = url.starts_with("https://") || url.starts_with("http://");
+        if is_page { url } else { "" }
     }
 
     /// Whether it waits for a runner. One that waits for an approval or for its turn does not.
