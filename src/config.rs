@@ -254,6 +254,8 @@ pub struct GitHub {
     pub stop_grace: Duration,
     /// The version of the runner and the hash of its archive; the latest release when not set.
     pub runner: Option<(RunnerVersion, Sha256)>,
+    /// Where archives of the runner are; no slash at the end. What they hold is known by its hash.
+    pub runner_releases: String,
 }
 
 /// Whose jobs GitHub gives to our runners.

@@ -212,6 +212,7 @@ impl Rows<'_> {
             idle_timeout,
             stop_grace,
             runner,
+            runner_releases,
         } = github;
         self.add(&["github", "api"], quote(api));
         let (org, repos) = match serves {
@@ -250,6 +251,7 @@ impl Rows<'_> {
             self.add(&["github", "runner_version"], quote(&version.to_string()));
             self.add(&["github", "runner_sha256"], quote(sha256.as_str()));
         }
+        self.add(&["github", "runner_releases"], quote(runner_releases));
     }
 
     fn repo(&mut self, name: &str, repo: &RepoConfig) {
@@ -405,6 +407,7 @@ env = { A = "1" }
         github.idle_poll = "30s"  # default
         github.idle_timeout = "5m"  # default
         github.stop_grace = "30s"  # default
+        github.runner_releases = "https://github.com/actions/runner/releases/download"  # default
         "#);
     }
 

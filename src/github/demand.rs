@@ -41,6 +41,8 @@ pub struct Waiting {
     pub standing: Standing,
     /// Whether it is written down that it may not run here.
     pub is_told: bool,
+    /// Why nothing is started for it now, whoever asks: the host is drained, or does not have what it must.
+    pub shut: Option<String>,
 }
 
 /// How far one of our runners is.
@@ -90,8 +92,8 @@ pub struct Held {
     pub why: String,
 }
 
-/// Decides for one class. `may_make` is false while no work is accepted.
-pub fn account(waiting: &[Waiting], ours: &[Ours], may_make: bool) -> (Vec<Step>, Vec<Held>) {
+/// Decides for one class.
+pub fn account(waiting: &[Waiting], ours: &[Ours]) -> (Vec<Step>, Vec<Held>) {
     let mut steps = Vec::new();
     let mut held = Vec::new();
     for job in waiting.iter().filter(|job| !job.is_told) {
@@ -126,16 +128,15 @@ pub fn account(waiting: &[Waiting], ours: &[Ours], may_make: bool) -> (Vec<Step>
             continue;
         }
         missing -= 1;
-        let why = match (&job.standing, stranger) {
-            (Standing::Later { why }, _) => why.clone(),
-            (_, Some(stranger)) => format!(
+        let why = match (&job.shut, &job.standing, stranger) {
+            (Some(why), _, _) | (None, Standing::Later { why }, _) => why.clone(),
+            (None, _, Some(stranger)) => format!(
                 "`{}` of run {} waits for the same labels and must not run here: {}",
                 stranger.ticket.name.escape_debug(),
                 stranger.ticket.run,
                 stranger.decision.reason
             ),
-            (_, None) if !may_make => "no job is started: the host is drained or not let through".to_owned(),
-            (_, None) => {
+            (None, _, None) => {
                 steps.push(Step::Make(key));
                 continue;
             }
@@ -182,6 +183,7 @@ mod tests {
             seen_for: Duration::ZERO,
             standing: Standing::Ready,
             is_told: false,
+            shut: None,
         }
     }
 
@@ -204,16 +206,16 @@ mod tests {
     #[test]
     fn i2_there_is_a_runner_for_every_job_and_those_that_have_one_do_not_count() {
         let jobs: Vec<Waiting> = [31, 30, 32].map(|job| waiting(job, Route::Native)).into();
-        assert_eq!(account(&jobs, &[], true).0, make(&[30, 31, 32]));
+        assert_eq!(account(&jobs, &[]).0, make(&[30, 31, 32]));
         // Another job took the runner that was made for 30. The one made for 30 is still missing.
         let one = [ours(1, 30, Stage::Taken), ours(2, 31, Stage::Free)];
-        assert_eq!(account(&jobs, &one, true).0, make(&[30, 32]));
+        assert_eq!(account(&jobs, &one).0, make(&[30, 32]));
     }
 
     #[test]
     fn i2_a_runner_made_for_a_job_that_is_gone_serves_the_next_one() {
         let jobs = [waiting(40, Route::Native)];
-        assert_eq!(account(&jobs, &[ours(1, 30, Stage::Free)], true).0, []);
+        assert_eq!(account(&jobs, &[ours(1, 30, Stage::Free)]).0, []);
     }
 
     #[test]
@@ -226,8 +228,8 @@ mod tests {
             ours(4, 29, Stage::Taken),
         ];
         let withdrawn = |n: usize| Step::Withdraw(more[n].job.clone());
-        assert_eq!(account(&jobs, &more, true).0, [withdrawn(2), withdrawn(1)]);
-        assert_eq!(account(&[], &more[..1], true).0, [], "it ends by itself");
+        assert_eq!(account(&jobs, &more).0, [withdrawn(2), withdrawn(1)]);
+        assert_eq!(account(&[], &more[..1]).0, [], "it ends by itself");
     }
 
     #[test]
@@ -237,9 +239,9 @@ mod tests {
             job: key(30),
             why: "a fork".to_owned(),
         };
-        assert_eq!(account(&jobs, &[], true).0, [tell]);
+        assert_eq!(account(&jobs, &[]).0, [tell]);
         jobs[0].is_told = true;
-        assert_eq!(account(&jobs, &[], true).0, []);
+        assert_eq!(account(&jobs, &[]).0, []);
     }
 
     #[test]
@@ -252,7 +254,7 @@ mod tests {
             job: key(30),
             why: "blocked: five times".to_owned(),
         };
-        assert_eq!(account(&jobs, &[], true).0, [tell]);
+        assert_eq!(account(&jobs, &[]).0, [tell]);
     }
 
     #[test]
@@ -261,7 +263,7 @@ mod tests {
         jobs[0].standing = Standing::Later {
             why: "in 30 s: GitHub said no".to_owned(),
         };
-        let (steps, held) = account(&jobs, &[], true);
+        let (steps, held) = account(&jobs, &[]);
         assert_eq!(steps, make(&[31]));
         assert_eq!(held.len(), 1);
         assert_eq!(
@@ -274,7 +276,7 @@ mod tests {
     fn an_untrusted_job_with_our_labels_holds_the_others_for_a_while() {
         let mut jobs = [waiting(30, Route::Native), waiting(31, Route::Refuse)];
         jobs[1].is_told = true;
-        let (steps, held) = account(&jobs, &[], true);
+        let (steps, held) = account(&jobs, &[]);
         assert_eq!(steps, []);
         assert!(
             held[0]
@@ -283,15 +285,17 @@ mod tests {
             "{held:?}"
         );
         jobs[1].seen_for = HOLD;
-        assert_eq!(account(&jobs, &[], true).0, make(&[30]));
+        assert_eq!(account(&jobs, &[]).0, make(&[30]));
     }
 
     #[test]
     fn i7_nothing_is_made_while_the_host_takes_no_work() {
-        let jobs = [waiting(30, Route::Native)];
-        let (steps, held) = account(&jobs, &[], false);
+        let mut jobs = [waiting(30, Route::Native)];
+        jobs[0].shut = Some("the host is drained".to_owned());
+        let (steps, held) = account(&jobs, &[]);
         assert_eq!(steps, []);
-        assert_eq!(held[0].job, key(30));
+        let why = "the host is drained".to_owned();
+        assert_eq!(held, [Held { job: key(30), why }]);
     }
 
     proptest! {
@@ -306,7 +310,7 @@ mod tests {
                 ..waiting(at, route)
             }).collect();
             let ours: Vec<Ours> = (0_u32..).zip(stages).map(|(at, stage)| ours(at, u64::from(at), stage)).collect();
-            let (steps, _) = account(&jobs, &ours, true);
+            let (steps, _) = account(&jobs, &ours);
             let wanted = jobs.iter().filter(|job| job.decision.route == Route::Native).count();
             let free = ours.iter().filter(|one| one.stage != Stage::Taken).count();
             let count = |test: fn(&Step) -> bool| steps.iter().filter(|step| test(step)).count();

@@ -15,7 +15,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 67] = [
+pub const KEYS: [Key; 68] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -399,6 +399,12 @@ pub const KEYS: [Key; 67] = [
         kind: Kind::Text("SHA-256"),
         default: None,
         doc: "Hash of its archive, as the notes of the release print it.",
+    },
+    Key {
+        name: "github.runner_releases",
+        kind: Kind::Text("URL"),
+        default: Some("\"https://github.com/actions/runner/releases/download\""),
+        doc: "Where archives of the runner are; below it they are called as GitHub calls them.",
     },
     Key {
         name: "control.socket",

@@ -31,6 +31,9 @@ pub(super) fn github(r: &mut Reader) -> Option<Option<GitHub>> {
     let idle_timeout = r.must(&["github", "idle_timeout"], values::duration);
     let stop_grace = r.must(&["github", "stop_grace"], values::duration);
     let runner = runner(r);
+    let runner_releases = r.must(&["github", "runner_releases"], |_, raw| {
+        Ok(releases(values::text(raw))?)
+    });
     let (repos, org, labels) = (repos?, org?, labels?);
     let repos: BTreeSet<Repo> = repos.into_iter().collect();
     let serves = match org {
@@ -56,6 +59,7 @@ pub(super) fn github(r: &mut Reader) -> Option<Option<GitHub>> {
         idle_timeout: idle_timeout?,
         stop_grace: stop_grace?,
         runner: runner?,
+        runner_releases: runner_releases?,
     }))
 }
 
@@ -160,6 +164,21 @@ fn api(text: &str) -> Result<String, String> {
         return wrong("write https: whoever listens on the way would have the credentials");
     }
     Ok(text.to_owned())
+}
+
+/// The address of archives, each of which is known by its hash, so that it does not matter who is asked.
+fn releases(text: &str) -> Result<String, String> {
+    let known = ["https://", "http://", "file:///"];
+    let is_known = known
+        .iter()
+        .any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
+    if !is_known || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
+        return Err(format!(
+            "`{}` is no address of a folder\nhint: write it as https://HOST/PATH or file:///PATH",
+            text.escape_debug()
+        ));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
 }
 
 fn repo(text: &str) -> Result<Repo, String> {
