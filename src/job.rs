@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::github::runner::listener::TaskResult;
 use crate::slot::Account;
 
 /// Why a piece of text is not one of this module's nouns.
@@ -267,6 +268,15 @@ pub enum Outcome {
         /// Its exit code, 0 to 255.
         code: u8,
     },
+    /// It was GitHub's runner, and ran a job.
+    Ran {
+        /// How that ended; `None` when the runner did not say, and GitHub knows.
+        result: Option<TaskResult>,
+    },
+    /// It was GitHub's runner, and was given no job.
+    Idle,
+    /// It was GitHub's runner, and GitHub does not take its version any more, or says so.
+    Outdated,
     /// A signal that was not ours ended the command.
     Signalled {
         /// The signal's number.
@@ -297,9 +307,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether the job's command ran and ended with code 0.
+    /// Whether it did what it was started for.
     pub fn is_success(&self) -> bool {
-        matches!(self, Self::Exited { code: 0 })
+        self.exit_code() == 0
     }
 
     /// The code `exec` and `submit --wait` end with: the command's own, 128 + N for signal N as shells do,
@@ -307,10 +317,14 @@ impl Outcome {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Exited { code } => *code,
+            Self::Ran {
+                result: Some(TaskResult::Succeeded | TaskResult::SucceededWithIssues | TaskResult::Skipped),
+            } => 0,
+            Self::Ran { .. } => 1,
             Self::Signalled { signal } => 128u8.saturating_add(u8::try_from(*signal).unwrap_or(127)),
             Self::TimedOut { .. } => 124,
             Self::OverLimit { .. } | Self::Cancelled => 137,
-            Self::Refused { .. } | Self::Failed { .. } => 125,
+            Self::Idle | Self::Outdated | Self::Refused { .. } | Self::Failed { .. } => 125,
         }
     }
 }
@@ -320,6 +334,10 @@ impl fmt::Display for Outcome {
         match self {
             Self::Exited { code: 0 } => write!(f, "ok"),
             Self::Exited { code } => write!(f, "exit {code}"),
+            Self::Ran { result: Some(result) } => write!(f, "{result}"),
+            Self::Ran { result: None } => write!(f, "ended, GitHub knows how"),
+            Self::Idle => write!(f, "no job came"),
+            Self::Outdated => write!(f, "GitHub refuses the runner's version"),
             Self::Signalled { signal } => write!(f, "signal {signal}"),
             Self::TimedOut { limit_s } => write!(f, "timed out after {limit_s} s"),
             Self::OverLimit { what } => write!(f, "over limit: {what}"),

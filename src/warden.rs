@@ -19,6 +19,7 @@ pub(crate) mod wire;
 use serde::{Deserialize, Serialize};
 
 use crate::egress::Ports;
+use crate::github::runner::jit::Packed;
 use crate::host::egress::canary::Attempt;
 use crate::job::{Acquisition, JobId};
 use crate::sandbox::launch::LaunchPlan;
@@ -38,6 +39,8 @@ pub enum Request {
         account: Option<Account>,
         /// The Homebrew prefix to make for it as well.
         homebrew: Option<Order>,
+        /// What makes it GitHub's runner, where it is one.
+        runner: Option<Box<RunnerSetup>>,
     },
     /// Start the job's process.
     Launch(Box<LaunchPlan>),
@@ -77,6 +80,15 @@ pub enum Request {
     },
     /// Name the jobs that have a folder below `native` or a profile.
     Folders,
+}
+
+/// What the warden puts into the folder of a job that is GitHub's runner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerSetup {
+    /// Its tree. On macOS it is copied; on Linux the sandbox shows it, and nothing is.
+    pub build: String,
+    /// Its configuration.
+    pub config: Packed,
 }
 
 /// What the warden answers.

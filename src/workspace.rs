@@ -5,6 +5,7 @@
 //!  ├─ native             0711 ours
 //!  │  └─ <job-id>        0700 account     root of the workspace
 //!  │     ├─ home         0700 account     HOME
+//!  │     ├─ runner       0700 account     GitHub's runner, of a job that is one
 //!  │     ├─ homebrew     0755 account     its own Homebrew prefix, where it has one; see [`homebrew`]
 //!  │     ├─ tmp          0700 account     TMPDIR
 //!  │     ├─ work         0700 account     where the command starts
@@ -172,6 +173,18 @@ impl Workspace {
     /// The job's folder for temporary files.
     pub fn tmp(&self) -> Utf8PathBuf {
         self.root().join("tmp")
+    }
+
+    /// The folder of GitHub's runner, in the workspace of a job that is one.
+    pub fn runner(&self) -> Utf8PathBuf {
+        self.root().join("runner")
+    }
+
+    /// The folder that the runner's own logs are kept in when the workspace is removed.
+    pub fn runner_logs(&self) -> Utf8PathBuf {
+        self.native
+            .with_file_name("logs")
+            .join(format!("{}-diag", self.job))
     }
 
     /// The folder in which the job's command starts.

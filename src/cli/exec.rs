@@ -145,7 +145,12 @@ async fn run_one(
     match &ended.outcome {
         Outcome::Refused { reason } | Outcome::Failed { reason } => anyhow::bail!("{reason}"),
         Outcome::TimedOut { .. } | Outcome::OverLimit { .. } => eprintln!("ephemerd: {}", ended.outcome),
-        Outcome::Exited { .. } | Outcome::Signalled { .. } | Outcome::Cancelled => {}
+        Outcome::Exited { .. }
+        | Outcome::Signalled { .. }
+        | Outcome::Cancelled
+        | Outcome::Ran { .. }
+        | Outcome::Idle
+        | Outcome::Outdated => {}
     }
     if let Some(egress) = &ended.egress {
         if egress.blocked.packets > 0 {

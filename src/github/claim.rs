@@ -37,8 +37,13 @@ pub enum Failure {
     Passing(String),
     /// It will not be another time: GitHub says that we may not.
     Final(String),
-    /// GitHub wants to be left alone for so long. It is nobody's fault, and no attempt.
-    Limited(Duration),
+    /// Not for so long: GitHub wants to be left alone, or takes no runner of our version. It is no attempt.
+    Later {
+        /// How long.
+        wait: Duration,
+        /// Why, in words.
+        why: String,
+    },
 }
 
 /// Where a job stands.
@@ -82,10 +87,10 @@ impl Claims {
             blocked: false,
         });
         match failure {
-            Failure::Limited(wait) => {
+            Failure::Later { wait, why } => {
                 let jitter = AFTER_LIMIT_S + u64::from(chance) % (AFTER_LIMIT_MORE_S + 1);
                 claim.next = now + wait + Duration::from_secs(jitter);
-                "GitHub's rate limit".clone_into(&mut claim.last);
+                claim.last = why;
             }
             Failure::Final(why) => {
                 claim.blocked = true;
@@ -100,6 +105,20 @@ impl Claims {
                 claim.blocked = claim.attempts >= ATTEMPTS || now.duration_since(claim.first) >= LONGEST;
             }
         }
+    }
+
+    /// Takes up a job that attempts of an earlier daemon `failed` for, the last one last. The next may come at once.
+    pub fn resume(&mut self, key: &Key, failed: &[String], now: Instant) {
+        let Some(last) = failed.last() else { return };
+        let attempts = u32::try_from(failed.len()).unwrap_or(u32::MAX);
+        let claim = Claim {
+            first: now,
+            next: now,
+            attempts,
+            last: last.clone(),
+            blocked: attempts >= ATTEMPTS,
+        };
+        self.0.insert(key.clone(), claim);
     }
 
     /// Where a job stands.
@@ -196,7 +215,8 @@ mod tests {
     fn i6_a_limit_is_waited_out_and_is_no_attempt() {
         let (mut claims, now) = (Claims::default(), Instant::now());
         for chance in [0, 7, 20] {
-            claims.failed(&key(), Failure::Limited(Duration::from_secs(600)), now, chance);
+            let (wait, why) = (Duration::from_secs(600), "GitHub's rate limit".to_owned());
+            claims.failed(&key(), Failure::Later { wait, why }, now, chance);
             let wait = claims.next(now).unwrap().duration_since(now).as_secs();
             assert_eq!(wait, 605 + u64::from(chance));
         }
@@ -227,6 +247,21 @@ mod tests {
         assert_ne!(claims.standing(&key(), now), Standing::Ready);
         claims.keep(&[].into());
         assert_eq!(claims.standing(&key(), now), Standing::Ready);
+    }
+
+    #[test]
+    fn i5_a_new_daemon_goes_on_counting_where_the_last_one_stopped() {
+        let (mut claims, now) = (Claims::default(), Instant::now());
+        let failed = vec!["no".to_owned(); 4];
+        claims.resume(&key(), &failed, now);
+        assert_eq!(claims.standing(&key(), now), Standing::Ready);
+        claims.failed(&key(), passing(), now, MIDDLE);
+        assert!(matches!(claims.standing(&key(), now), Standing::Blocked { .. }));
+        claims.resume(&key(), &[], now);
+        assert!(
+            matches!(claims.standing(&key(), now), Standing::Blocked { .. }),
+            "nothing is forgotten"
+        );
     }
 
     proptest! {

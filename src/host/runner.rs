@@ -207,6 +207,17 @@ pub fn copy(
     }
 }
 
+/// Makes the empty folder of a runner whose program the sandbox shows in it.
+///
+/// # Errors
+/// When something is there already, or the system refuses.
+pub fn make_root(to: &Utf8Path, (uid, gid): (u32, u32)) -> Result<(), RunnerError> {
+    make_dir(to, Mode::S_IRWXU, uid, gid).map_err(|source| RunnerError::Write {
+        path: to.to_owned(),
+        source: io::Error::other(source),
+    })
+}
+
 /// An entry as it is copied for a job: no second name for a link of the tree, and not the note of where that came from.
 fn unshared(Entry { path, what }: Entry) -> Option<Entry> {
     let what = match what {

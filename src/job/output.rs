@@ -22,6 +22,9 @@ pub enum Stream {
     Own,
 }
 
+/// Who is told what a job writes, as it comes.
+pub(crate) type Heard = Box<dyn Fn(&[u8]) + Send + Sync>;
+
 /// The descriptors a job gets, and what reads their other ends.
 #[derive(Debug)]
 pub(crate) struct Pipes {
@@ -35,12 +38,12 @@ impl Pipes {
     ///
     /// # Errors
     /// No pipe or no log file can be made.
-    pub(crate) fn open(stream: &Stream) -> io::Result<Self> {
+    pub(crate) fn open(stream: &Stream, heard: Option<Heard>) -> io::Result<Self> {
         match stream {
             Stream::Log { file, limit_byte } => {
                 let log = File::options().append(true).create(true).open(file)?;
                 let (reader, writer) = io::pipe()?;
-                let copy = tokio::spawn(copy(receiver(reader.into())?, log, *limit_byte));
+                let copy = tokio::spawn(copy(receiver(reader.into())?, log, *limit_byte, heard));
                 let stdout = OwnedFd::from(writer);
                 let stderr = stdout.try_clone()?;
                 let stdin = File::open("/dev/null")?.into();
@@ -59,8 +62,8 @@ impl Pipes {
                 let (out_reader, out) = io::pipe()?;
                 let (err_reader, err) = io::pipe()?;
                 let copies = vec![
-                    tokio::spawn(copy(receiver(out_reader.into())?, io::stdout(), u64::MAX)),
-                    tokio::spawn(copy(receiver(err_reader.into())?, io::stderr(), u64::MAX)),
+                    tokio::spawn(copy(receiver(out_reader.into())?, io::stdout(), u64::MAX, heard)),
+                    tokio::spawn(copy(receiver(err_reader.into())?, io::stderr(), u64::MAX, None)),
                 ];
                 Ok(Self {
                     job: [stdin.into(), out.into(), err.into()],
@@ -97,7 +100,12 @@ pub(crate) fn receiver(pipe: OwnedFd) -> io::Result<Receiver> {
 }
 
 /// Copies until the end of the pipe; returns how many bytes came, kept or not.
-async fn copy(mut from: Receiver, mut to: impl Write + Send + 'static, limit_byte: u64) -> u64 {
+async fn copy(
+    mut from: Receiver,
+    mut to: impl Write + Send + 'static,
+    limit_byte: u64,
+    heard: Option<Heard>,
+) -> u64 {
     let mut buffer = vec![0; 16 * 1024];
     let mut came: u64 = 0;
     let mut broken = false;
@@ -106,6 +114,9 @@ async fn copy(mut from: Receiver, mut to: impl Write + Send + 'static, limit_byt
             Ok(0) | Err(_) => break,
             Ok(got) => got,
         };
+        if let Some(heard) = &heard {
+            heard(&buffer[..got]);
+        }
         let room = usize::try_from(limit_byte.saturating_sub(came)).unwrap_or(usize::MAX);
         let was_within = came <= limit_byte;
         came += u64::try_from(got).unwrap_or_default();
@@ -133,10 +144,13 @@ mod tests {
     async fn logged(limit_byte: u64, text: &[u8]) -> (String, u64) {
         let dir = tempfile::tempdir().unwrap();
         let file = Utf8PathBuf::from_path_buf(dir.path().join("log")).unwrap();
-        let pipes = Pipes::open(&Stream::Log {
-            file: file.clone(),
-            limit_byte,
-        })
+        let pipes = Pipes::open(
+            &Stream::Log {
+                file: file.clone(),
+                limit_byte,
+            },
+            None,
+        )
         .unwrap();
         let mut writer = File::from(pipes.job[1].try_clone().unwrap());
         let copies = pipes.hand_over();

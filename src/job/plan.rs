@@ -9,13 +9,17 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{JobId, JobSpec, Repo};
 use crate::config::{Config, EgressMode, RepoConfig};
+use crate::github::runner::listener;
+use crate::github::runner::tree::{Build, RUNNERS};
 use crate::host::Os;
 use crate::profile::expect::{self, ExpectError, Expectation, Finding, Places};
 use crate::profile::policy::Network;
-use crate::profile::render::{HomebrewInput, RenderError, RenderInput, Rendered, Renderer, System};
+use crate::profile::render::{
+    HomebrewInput, RenderError, RenderInput, Rendered, Renderer, RunnerInput, System,
+};
 use crate::profile::{Posture, Rules};
 use crate::sandbox::keychain::Keychain;
-use crate::sandbox::launch::{Confinement, LaunchPlan, ProcessLimits, Seatbelt};
+use crate::sandbox::launch::{Confinement, LaunchPlan, ProcessLimits, Seatbelt, Stop};
 use crate::slot::Slot;
 use crate::workspace::homebrew::{self, HomebrewError, HostBrew, Mode, Order, Place};
 use crate::workspace::{self, Workspace};
@@ -118,6 +122,18 @@ pub struct Environments {
     /// To jobs of a repository; the configuration's own for it win over them.
     pub repos: BTreeMap<Repo, BTreeMap<String, String>>,
 }
+
+/// What GitHub's runner takes, for a job that is one.
+#[derive(Debug, Clone, Copy)]
+pub struct RunnerPlan<'a> {
+    /// Its tree, which is in its place in the data folder.
+    pub build: Build,
+    /// What runs before the first step of its job; the folder that this is in is shown to the job.
+    pub hook: Option<&'a Utf8Path>,
+}
+
+/// Folders of a runner's tree that a runner needs: its program, and the Node.js of actions. The others are for people.
+const RUNNER_PARTS: [&str; 2] = ["bin", "externals"];
 
 /// One profile, rendered and checked.
 #[derive(Debug)]
@@ -255,20 +271,20 @@ impl Planner {
         posture: Posture,
         repo: Option<&RepoConfig>,
     ) -> Result<Profile, PlanError> {
-        self.profile_showing(job, slot, (posture, repo), None)
+        self.profile_showing(job, slot, (posture, repo), (&[], None))
     }
 
-    /// The profile, with one more path to read.
+    /// The profile, with more paths to read, and of a runner.
     fn profile_showing(
         &self,
         job: &JobId,
         slot: u32,
         (posture, repo): (Posture, Option<&RepoConfig>),
-        shown: Option<&Utf8PathBuf>,
+        (shown, runner): (&[Utf8PathBuf], Option<Build>),
     ) -> Result<Profile, PlanError> {
         let native = &self.config.native;
         let (mut extra_read, mut extra_write) = (native.extra_read.clone(), native.extra_write.clone());
-        extra_read.extend(shown.cloned());
+        extra_read.extend(shown.iter().cloned());
         if let Some(repo) = repo {
             extra_read.extend(repo.extra_read.clone());
             extra_write.extend(repo.extra_write.clone());
@@ -291,6 +307,10 @@ impl Planner {
             extra_read: self.grants("extra_read", &extra_read)?,
             extra_write: self.grants("extra_write", &extra_write)?,
             homebrew,
+            runner: runner.map(|build| RunnerInput {
+                tree: build.folder(&self.data_dir.join(RUNNERS)),
+                parts: RUNNER_PARTS.map(str::to_owned).into(),
+            }),
             network: match self.config.egress.mode {
                 EgressMode::Offline => Network::None,
                 EgressMode::BlockLan | EgressMode::Open => Network::Host,
@@ -340,15 +360,28 @@ impl Planner {
     /// # Errors
     /// As there; and a profile that misses an expectation is none.
     pub fn checked(&self, job: &JobId, spec: &JobSpec, slot: &Slot) -> Result<Profile, PlanError> {
+        self.checked_showing(job, spec, slot, None)
+    }
+
+    fn checked_showing(
+        &self,
+        job: &JobId,
+        spec: &JobSpec,
+        slot: &Slot,
+        runner: Option<RunnerPlan<'_>>,
+    ) -> Result<Profile, PlanError> {
         let repo = self.config.repos.get(&spec.origin.repo);
         let posture = repo
             .and_then(|repo| repo.posture)
             .unwrap_or(self.config.native.posture);
-        let own = self
-            .program
-            .as_ref()
-            .filter(|own| spec.command.first().is_some_and(|first| *first == **own));
-        let profile = self.profile_showing(job, slot.index, (posture, repo), own)?;
+        let hook = runner.and_then(|runner| runner.hook?.parent());
+        // The hook runs this program, as jobs of our own do.
+        let runs_us =
+            |own: &&Utf8PathBuf| hook.is_some() || spec.command.first().is_some_and(|first| *first == ***own);
+        let own = self.program.as_ref().filter(runs_us).cloned();
+        let shown: Vec<Utf8PathBuf> = own.into_iter().chain(hook.map(Utf8Path::to_owned)).collect();
+        let build = runner.map(|runner| runner.build);
+        let profile = self.profile_showing(job, slot.index, (posture, repo), (&shown, build))?;
         match profile.findings.iter().find(|finding| !finding.is_met()) {
             Some(unmet) => Err(PlanError::Unmet(Box::new(unmet.clone()))),
             None => Ok(profile),
@@ -359,8 +392,14 @@ impl Planner {
     ///
     /// # Errors
     /// See [`PlanError`]; a profile that misses an expectation gives no plan.
-    pub fn plan(&self, job: &JobId, spec: &JobSpec, slot: &Slot, root: bool) -> Result<Planned, PlanError> {
-        let Profile { text, rules, .. } = self.checked(job, spec, slot)?;
+    pub fn plan(
+        &self,
+        (job, spec): (&JobId, &JobSpec),
+        runner: Option<RunnerPlan<'_>>,
+        slot: &Slot,
+        root: bool,
+    ) -> Result<Planned, PlanError> {
+        let Profile { text, rules, .. } = self.checked_showing(job, spec, slot, runner)?;
         let repo = self.config.repos.get(&spec.origin.repo);
         let workspace = Workspace::new(&self.data_dir, job);
         let none = BTreeMap::new();
@@ -390,13 +429,21 @@ impl Planner {
                 })
             }
         };
+        let (command, stop) = match runner {
+            None => (spec.command.clone(), Stop::Terminate),
+            Some(runner) => {
+                env = listener::environment(self.os(), &env, runner.hook);
+                (listener::argv(&workspace.runner()), Stop::Interrupt)
+            }
+        };
         let limits = &self.config.native.limits;
         let plan = LaunchPlan {
             job: job.clone(),
             confinement,
             account: root.then(|| slot.account.clone()),
-            command: spec.command.clone(),
+            command,
             env,
+            stop,
             work_dir: workspace.work(),
             limits: ProcessLimits {
                 processes: limits.processes,

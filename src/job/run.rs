@@ -2,10 +2,12 @@
 //! clean slot, and feeds it what happens.
 
 mod drive;
+pub mod runner;
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -21,9 +23,13 @@ use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
 use drive::Drive;
+pub use runner::{Order, RunnerOrder, Said};
 
 /// How often a running job's memory is measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// The outcome of a job whose daemon ended.
+pub const DAEMON_ENDED: &str = "the daemon ended before the job did";
 
 /// Why a job was left as it is, for the next start to take up.
 #[derive(Debug, thiserror::Error)]
@@ -75,13 +81,29 @@ impl Pipeline {
     /// at the next start.
     pub async fn run(
         &self,
+        job: (&JobId, &JobSpec),
+        slot: &Slot,
+        stream: Stream,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, RunError> {
+        self.run_as(job, None, slot, stream, cancel).await
+    }
+
+    /// Runs one job as [`Pipeline::run`] does; one that is GitHub's runner with what that takes, instead of its command,
+    /// and with what orders it to end.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn run_as(
+        &self,
         (id, spec): (&JobId, &JobSpec),
+        runner: Option<(RunnerOrder, UnboundedReceiver<Order>)>,
         slot: &Slot,
         stream: Stream,
         cancel: &CancellationToken,
     ) -> Result<Ended, RunError> {
         self.ledger.claim(id, slot, SystemTime::now())?;
-        let mut drive = Drive::new(self, (id, spec), slot, stream);
+        let mut drive = Drive::new(self, (id, spec), slot, stream).with_runner(runner);
         let outcome = drive.until_done(cancel).await?;
         info!(job = %id, slot = slot.index, %outcome, "job ended");
         Ok(Ended {
@@ -102,7 +124,7 @@ impl Pipeline {
         slot: Option<&Slot>,
         open: Vec<(AcquisitionId, Acquisition)>,
     ) -> Result<Ended, RunError> {
-        let reason = "the daemon ended before the job did".to_owned();
+        let reason = DAEMON_ENDED.to_owned();
         let (leftovers, usage) = (
             self.undo(id, slot.map(|slot| &slot.account), &open).await?,
             Usage::default(),

@@ -106,6 +106,13 @@ pub enum StopWhy {
         /// Which, and why.
         why: String,
     },
+    /// Its runner was given a job that may not run here.
+    NotAdmitted {
+        /// Why not.
+        why: String,
+    },
+    /// Its runner was given no job for too long.
+    Idle,
 }
 
 impl From<StopWhy> for Outcome {
@@ -115,6 +122,8 @@ impl From<StopWhy> for Outcome {
             StopWhy::TimeLimit { limit_s } => Self::TimedOut { limit_s },
             StopWhy::OverLimit { what } => Self::OverLimit { what },
             StopWhy::Unprotected { why } => Self::Failed { reason: why },
+            StopWhy::NotAdmitted { why } => Self::Refused { reason: why },
+            StopWhy::Idle => Self::Idle,
         }
     }
 }
@@ -142,6 +151,14 @@ pub enum Event {
         /// The signal's number.
         signal: i32,
     },
+    /// The command was GitHub's runner, and this is what its end means.
+    RunnerEnded(Outcome),
+    /// The runner has a job that may not run here, and still holds it.
+    NotAdmitted(String),
+    /// The runner has a job that may not run here, and may run it already.
+    Escaped(String),
+    /// The runner was given no job for too long.
+    Idle,
     /// Somebody wants the job to end.
     CancelAsked,
     /// The command's time is up.
@@ -178,6 +195,10 @@ impl Event {
             Self::FailedToStart(_) => "failed to start",
             Self::Exited { .. } => "exited",
             Self::Signalled { .. } => "signalled",
+            Self::RunnerEnded(_) => "runner ended",
+            Self::NotAdmitted(_) => "not admitted",
+            Self::Escaped(_) => "escaped",
+            Self::Idle => "idle",
             Self::CancelAsked => "cancel asked",
             Self::TimeLimit { .. } => "time limit",
             Self::LimitExceeded { .. } => "limit exceeded",
@@ -264,6 +285,10 @@ fn queued(event: Event) -> Step {
         | Event::FailedToStart(_)
         | Event::Exited { .. }
         | Event::Signalled { .. }
+        | Event::RunnerEnded(_)
+        | Event::NotAdmitted(_)
+        | Event::Escaped(_)
+        | Event::Idle
         | Event::TimeLimit { .. }
         | Event::LimitExceeded { .. }
         | Event::Unprotected(_)
@@ -290,11 +315,16 @@ fn starting(state: &State, event: Event) -> Step {
         Event::TimeLimit { limit_s } => scrub(StopWhy::TimeLimit { limit_s }.into()),
         Event::LimitExceeded { what } => scrub(StopWhy::OverLimit { what }.into()),
         Event::Unprotected(why) => scrub(StopWhy::Unprotected { why }.into()),
+        Event::NotAdmitted(why) | Event::Escaped(why) => scrub(StopWhy::NotAdmitted { why }.into()),
+        Event::Idle => scrub(StopWhy::Idle.into()),
+        // Nothing of it ran before it was ready.
+        Event::RunnerEnded(outcome) if *state == State::Launching => scrub(outcome),
         Event::SlotGranted
         | Event::Prepared
         | Event::Started
         | Event::Exited { .. }
         | Event::Signalled { .. }
+        | Event::RunnerEnded(_)
         | Event::GraceOver
         | Event::Scrubbed { .. } => reject(state, &event),
     }
@@ -317,6 +347,10 @@ fn running(event: Event) -> Step {
         Event::TimeLimit { limit_s } => ask(StopWhy::TimeLimit { limit_s }),
         Event::LimitExceeded { what } => kill(StopWhy::OverLimit { what }),
         Event::Unprotected(why) => kill(StopWhy::Unprotected { why }),
+        Event::RunnerEnded(outcome) => scrub(outcome),
+        Event::NotAdmitted(why) => ask(StopWhy::NotAdmitted { why }),
+        Event::Escaped(why) => kill(StopWhy::NotAdmitted { why }),
+        Event::Idle => ask(StopWhy::Idle),
         Event::Refused(_)
         | Event::SlotGranted
         | Event::Prepared
@@ -329,17 +363,23 @@ fn running(event: Event) -> Step {
 
 fn stopping(state: &State, (why, killed): (&StopWhy, bool), event: &Event) -> Step {
     match event {
-        Event::Exited { .. } | Event::Signalled { .. } | Event::Lost(_) => scrub(why.clone().into()),
+        Event::Exited { .. } | Event::Signalled { .. } | Event::RunnerEnded(_) | Event::Lost(_) => {
+            scrub(why.clone().into())
+        }
         Event::GraceOver if killed => scrub(why.clone().into()),
-        Event::Unprotected(_) if killed => ignore(state),
-        Event::GraceOver | Event::Unprotected(_) => {
+        Event::Unprotected(_) | Event::Escaped(_) if killed => ignore(state),
+        Event::GraceOver | Event::Unprotected(_) | Event::Escaped(_) => {
             let why = why.clone();
             Ok((
                 State::Stopping { why, killed: true },
                 vec![Effect::Kill, Effect::ArmGrace],
             ))
         }
-        Event::CancelAsked | Event::TimeLimit { .. } | Event::LimitExceeded { .. } => ignore(state),
+        Event::CancelAsked
+        | Event::TimeLimit { .. }
+        | Event::LimitExceeded { .. }
+        | Event::NotAdmitted(_)
+        | Event::Idle => ignore(state),
         Event::Refused(_)
         | Event::SlotGranted
         | Event::Prepared
@@ -370,6 +410,10 @@ fn scrubbing(state: &State, outcome: &Outcome, event: Event) -> Step {
         | Event::FailedToStart(_)
         | Event::Exited { .. }
         | Event::Signalled { .. }
+        | Event::RunnerEnded(_)
+        | Event::NotAdmitted(_)
+        | Event::Escaped(_)
+        | Event::Idle
         | Event::CancelAsked
         | Event::TimeLimit { .. }
         | Event::LimitExceeded { .. }

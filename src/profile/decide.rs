@@ -99,6 +99,8 @@ fn decide_path(policy: &Policy, operation: &Operation, path: &Utf8Path) -> Rulin
         Access::Proc => *operation == Operation::FileRead,
         // A link decides nothing itself; whoever asks has resolved it.
         Access::Hide | Access::Link => false,
+        // Below it is what other rules show; folders on the way to that hold nothing of anybody else's.
+        Access::List => *operation == Operation::FileRead && path == rule.path,
     };
     let verdict = if allowed { Verdict::Allow } else { Verdict::Deny };
     ruling(verdict, format!("path {}: {}", rule.path, name_of(&rule.access)))

@@ -230,6 +230,7 @@ mod tests {
             extra_read: vec![],
             extra_write: vec![],
             homebrew: None,
+            runner: None,
             network: Network::None,
             system: System::Linux,
         };

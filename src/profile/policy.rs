@@ -131,6 +131,8 @@ pub enum Access {
     Pts,
     /// A symbolic link.
     Link,
+    /// The root of a listed view, which may be listed itself: the names of what is shown, and nothing more.
+    List,
 }
 
 /// System calls that fail for a job, by what they would be used for. The members are in
@@ -289,12 +291,19 @@ impl PathRule {
             Access::Scratch if self.size_mib.is_none_or(|size| size == 0) => {
                 key("size-mib", "is needed by a scratch")
             }
-            Access::Read | Access::Write | Access::Hide | Access::Device | Access::Proc | Access::Pts
+            Access::List if self.path != "/" => key("access", "is for the root alone"),
+            Access::Read
+            | Access::Write
+            | Access::Hide
+            | Access::Device
+            | Access::Proc
+            | Access::Pts
+            | Access::List
                 if self.target.is_some() || self.size_mib.is_some() =>
             {
                 key("access", "takes neither `target` nor `size-mib`")
             }
-            Access::Hide | Access::Scratch | Access::Proc | Access::Pts | Access::Link
+            Access::Hide | Access::Scratch | Access::Proc | Access::Pts | Access::Link | Access::List
                 if self.source.is_some() =>
             {
                 key("source", "goes only with read, write and device")

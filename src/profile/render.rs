@@ -97,10 +97,21 @@ pub struct RenderInput {
     pub extra_write: Vec<Utf8PathBuf>,
     /// Homebrew, where the job gets it.
     pub homebrew: Option<HomebrewInput>,
+    /// GitHub's runner, where the job is one.
+    pub runner: Option<RunnerInput>,
     /// What the job reaches.
     pub network: Network,
     /// For which system, with what only that system has.
     pub system: System,
+}
+
+/// GitHub's runner as a job gets it, in the folder `runner` of its workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunnerInput {
+    /// The shared tree of the version.
+    pub tree: Utf8PathBuf,
+    /// Folders of it that are shown there.
+    pub parts: Vec<String>,
 }
 
 /// Homebrew as a job gets it.

@@ -24,6 +24,8 @@ pub struct LaunchPlan {
     pub command: Vec<String>,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
+    /// How it is asked to end.
+    pub stop: Stop,
     /// Where it starts.
     pub work_dir: Utf8PathBuf,
     /// Limits the kernel keeps per process or account.
@@ -39,6 +41,7 @@ impl fmt::Debug for LaunchPlan {
             account,
             command,
             env,
+            stop,
             work_dir,
             limits,
         } = self;
@@ -48,10 +51,22 @@ impl fmt::Debug for LaunchPlan {
             .field("account", account)
             .field("command", command)
             .field("env", &Names(env))
+            .field("stop", stop)
             .field("work_dir", work_dir)
             .field("limits", limits)
             .finish()
     }
+}
+
+/// How a job is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stop {
+    /// Every process of it gets `SIGTERM`.
+    Terminate,
+    /// The command alone gets `SIGINT`, and sees to the rest: GitHub's listener then ends its job in order, and a job whose
+    /// processes end otherwise goes on with the steps that always run.
+    Interrupt,
 }
 
 /// What a job may do, in the form that one system enforces.
@@ -140,6 +155,7 @@ mod tests {
             env: env
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
+            stop: Stop::Terminate,
             work_dir: "/data/native/0a1b2c3d4e5/work".into(),
             limits: ProcessLimits {
                 processes: 1,

@@ -15,6 +15,7 @@ use nix::unistd::{ForkResult, Pid, Uid, fork, setuid};
 
 use super::{Reply, Usage, domain};
 use crate::host::command::{self, CommandSpec};
+use crate::host::runner::keep_logs;
 use crate::host::{Host, Os, files, os};
 use crate::job::{Acquisition, JobId};
 use crate::slot::Account;
@@ -24,6 +25,9 @@ use crate::workspace::{self, Workspace};
 /// How long killed processes may take to go away; a process stuck in the kernel longer than that makes the
 /// slot unusable anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most bytes that are kept of what a runner logged about itself.
+const RUNNER_LOGS_BYTE: u64 = 5 * 1024 * 1024;
 
 /// The tear-down of one job.
 pub(super) struct Scrub<'a> {
@@ -62,7 +66,10 @@ impl Scrub<'_> {
                 Acquisition::Workspace if self.keep => {
                     workspace::keep(self.workspace).map_err(io::Error::other)
                 }
-                Acquisition::Workspace => self.remove_workspace(),
+                Acquisition::Workspace => {
+                    self.keep_logs_of_runner();
+                    self.remove_workspace()
+                }
             };
             match result {
                 Ok(()) if leftovers.is_empty() => undone += 1,
@@ -75,6 +82,14 @@ impl Scrub<'_> {
         }
         leftovers.extend(left_behind(self.host, self.workspace, self.account));
         Reply::Scrubbed { undone, leftovers }
+    }
+
+    /// Keeps what a runner logged about itself, where the job was one. Nothing of the job's runs any more.
+    fn keep_logs_of_runner(&self) {
+        let Some(account) = self.account else { return };
+        let (root, to) = (self.workspace.runner(), self.workspace.runner_logs());
+        // Without the logs the tear-down is as good; who wants to read them finds none.
+        let _ = keep_logs(&root, account.uid, &to, RUNNER_LOGS_BYTE);
     }
 
     /// Removes the workspace. On macOS access control lists may keep even root out of what a job wrote; where

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::select::{FdSet, pselect};
@@ -12,15 +13,21 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 use serde::{Deserialize, Serialize};
 
-use super::{Reply, Request, scrub, wire};
+use super::{Reply, Request, RunnerSetup, scrub, wire};
+use crate::github::runner::jit::JitConfig;
+use crate::github::runner::tree::{Build, NameError, RUNNERS};
 use crate::host::egress::canary;
-use crate::host::{Host, Os};
+use crate::host::runner::{self, RunnerError};
+use crate::host::{Host, Os, os};
 use crate::job::JobId;
-use crate::sandbox::launch::{Confinement, LaunchPlan};
+use crate::sandbox::launch::{Confinement, LaunchPlan, Stop};
 use crate::sandbox::launcher::{First, Launcher};
 use crate::sandbox::step::Given;
 use crate::workspace::homebrew::{HostBrew, Order, Place, Served, Shelf};
 use crate::workspace::{self, Workspace};
+
+/// How long the first process of a job may take from its last word to its end.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// A request with the number its reply will carry.
 #[derive(Debug, Serialize, Deserialize)]
@@ -118,6 +125,7 @@ impl Warden {
                 job,
                 account,
                 homebrew,
+                runner,
             } => {
                 let workspace = Workspace::new(&self.data_dir, &job);
                 let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
@@ -127,11 +135,11 @@ impl Warden {
                         Os::Linux => Ok(()),
                         Os::MacOs => workspace::add_shims(&workspace),
                     });
-                match (made, homebrew) {
-                    (Ok(()), Some(order)) => {
-                        self.in_worker(number, || self.make_homebrew(&workspace, &order, owner))
-                    }
-                    (made, _) => self.reply(number, made.map(|()| Reply::Prepared { note: None })),
+                match made {
+                    Ok(()) if homebrew.is_some() || runner.is_some() => self.in_worker(number, || {
+                        self.furnish(&workspace, homebrew.as_ref(), runner.map(|it| *it), owner)
+                    }),
+                    made => self.reply(number, made.map(|()| Reply::Prepared { note: None })),
                 }
             }
             Request::Launch(plan) => {
@@ -189,6 +197,13 @@ impl Warden {
     fn launch(&mut self, plan: &LaunchPlan, descriptors: Vec<OwnedFd>) -> io::Result<Reply> {
         let [stdin, stdout, stderr, status] = <[OwnedFd; 4]>::try_from(descriptors)
             .map_err(|got| io::Error::other(format!("a launch needs 4 descriptors, not {}", got.len())))?;
+        if plan.stop == Stop::Interrupt
+            && let Some(first) = self.jobs.get(&plan.job)
+        {
+            // A runner that is started again: the last one has said how it ended, which is the last thing it does.
+            os::wait_for_end(first.pid.as_raw(), Instant::now() + LAST_WORD)?;
+            self.reap();
+        }
         if self.jobs.contains_key(&plan.job) {
             return Err(io::Error::other(format!("job {} is running already", plan.job)));
         }
@@ -209,6 +224,44 @@ impl Warden {
         let pid = first.pid.as_raw();
         self.jobs.insert(plan.job.clone(), first);
         Ok(Reply::Launched { pid })
+    }
+
+    /// Makes what may take long.
+    fn furnish(
+        &self,
+        workspace: &Workspace,
+        homebrew: Option<&Order>,
+        runner: Option<RunnerSetup>,
+        owner: (u32, u32),
+    ) -> Reply {
+        let made = runner.map_or(Ok(()), |setup| self.make_runner(workspace, setup, owner));
+        match (made, homebrew) {
+            (Err(reason), _) => Reply::Failed { reason },
+            (Ok(()), Some(order)) => self.make_homebrew(workspace, order, owner),
+            (Ok(()), None) => Reply::Prepared { note: None },
+        }
+    }
+
+    /// Makes the folder of a job's runner, with its configuration in it. Nothing of the job's runs yet.
+    fn make_runner(
+        &self,
+        workspace: &Workspace,
+        setup: RunnerSetup,
+        owner: (u32, u32),
+    ) -> Result<(), String> {
+        let RunnerSetup { build, config } = setup;
+        let build: Build = build.parse().map_err(|error: NameError| error.to_string())?;
+        let config = JitConfig::try_from(config).map_err(|error| error.to_string())?;
+        let words = |error: RunnerError| crate::chain(&error);
+        match self.host.os {
+            Os::Linux => runner::make_root(&workspace.runner(), owner),
+            Os::MacOs => {
+                let trees = self.data_dir.join(RUNNERS);
+                runner::copy(&trees, build, &workspace.runner(), owner).map(drop)
+            }
+        }
+        .map_err(words)?;
+        runner::write_files(&workspace.runner(), &config, owner).map_err(words)
     }
 
     /// Makes a job's own Homebrew prefix. It is made in the job's folder or in the slot's place, where nothing of

@@ -67,6 +67,7 @@ fn main() {
             job: job.clone(),
             account: Some(account),
             homebrew: None,
+            runner: None,
         },
         &[],
     ));
@@ -76,7 +77,10 @@ fn main() {
         plain.add(timed(&["/bin/true"]));
         bwrap.add(timed(&bwrap_true));
         let begin = Instant::now();
-        let mut plan = planner.plan(&job, &spec(), &slot, true).expect("a plan").launch;
+        let mut plan = planner
+            .plan((&job, &spec()), None, &slot, true)
+            .expect("a plan")
+            .launch;
         planning.add(begin.elapsed());
         // Every launch is a job of its own in the same workspace.
         plan.job = id(u32::try_from(round).expect("few rounds") + 1);

@@ -31,6 +31,7 @@ pub(crate) fn input(release: Release) -> RenderInput {
         extra_read: vec![],
         extra_write: vec![],
         homebrew: Some(homebrew("/opt/eph/1")),
+        runner: None,
         network: Network::None,
         system: System::MacOs(Mac {
             release,

@@ -14,7 +14,8 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use camino::{Utf8Path, Utf8PathBuf};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::github::secret::Secret;
@@ -229,6 +230,63 @@ impl JitConfig {
     /// The files to write into the runner's folder.
     pub fn files(&self) -> &[JitFile] {
         &self.files
+    }
+}
+
+/// A configuration on its way to the warden, over a socket pair and nothing else.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
+pub struct Packed {
+    agent_id: u64,
+    agent_name: String,
+    files: Vec<(String, String)>,
+}
+
+/// Leaves what is in the files out.
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.files.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Packed")
+            .field("agent_id", &self.agent_id)
+            .field("agent_name", &self.agent_name)
+            .field("files", &names)
+            .finish()
+    }
+}
+
+impl From<&JitConfig> for Packed {
+    fn from(config: &JitConfig) -> Self {
+        let JitConfig {
+            agent_id,
+            agent_name,
+            files,
+        } = config;
+        let file = |file: &JitFile| (file.name.to_owned(), file.content.expose().to_owned());
+        Self {
+            agent_id: *agent_id,
+            agent_name: agent_name.clone(),
+            files: files.iter().map(file).collect(),
+        }
+    }
+}
+
+impl TryFrom<Packed> for JitConfig {
+    type Error = JitError;
+
+    /// Takes only files that the runner is known to read: whoever packed it may have been taken over.
+    fn try_from(packed: Packed) -> Result<Self, JitError> {
+        let file = |(name, content): (String, String)| match member(&name) {
+            Some(known) => Ok(JitFile {
+                name: known.name,
+                content: Secret::new(content),
+                mode: FILE_MODE,
+            }),
+            None => Err(JitError::Unknown { name: shown(&name) }),
+        };
+        Ok(Self {
+            agent_id: packed.agent_id,
+            agent_name: packed.agent_name,
+            files: packed.files.into_iter().map(file).collect::<Result<_, _>>()?,
+        })
     }
 }
 

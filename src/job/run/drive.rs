@@ -7,22 +7,26 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::runner::{self, Order, RunnerOrder, Said};
 use super::{Pipeline, RunError};
 use crate::config::Limits;
 use crate::daemon::egress::{Keeper, Leave};
 use crate::egress::EgressReport;
+use crate::github::runner::jit::Packed;
+use crate::github::runner::listener::Exit;
 use crate::job::ledger::{AcquisitionId, Usage};
 use crate::job::output::{Copies, Pipes, Stream, receiver};
-use crate::job::plan::Planned;
+use crate::job::plan::{Planned, RunnerPlan};
 use crate::job::state::{Effect, Event, State, step};
 use crate::job::{Acquisition, JobId, JobSpec, Outcome};
 use crate::sandbox::launch::{Confinement, LaunchPlan, Status};
 use crate::slot::Slot;
 use crate::warden::client::WardenError;
-use crate::warden::{Reply, Request};
+use crate::warden::{Reply, Request, RunnerSetup};
 use crate::workspace::Workspace;
 
 /// Every how many samples a running job's disk is measured as well, which takes longer.
@@ -50,6 +54,10 @@ pub(super) struct Drive<'a> {
     /// Its leave to use the network, where a packet filter gives it.
     leave: Option<Leave>,
     pub(super) egress: Option<EgressReport>,
+    /// What makes it GitHub's runner, what that is ordered to do, and how often it was started again.
+    runner: Option<RunnerOrder>,
+    ordered: Option<UnboundedReceiver<Order>>,
+    relaunches: u32,
 }
 
 impl<'a> Drive<'a> {
@@ -76,6 +84,19 @@ impl<'a> Drive<'a> {
             leftovers: vec![],
             leave: None,
             egress: None,
+            runner: None,
+            ordered: None,
+            relaunches: 0,
+        }
+    }
+
+    /// The same, as GitHub's runner.
+    pub(super) fn with_runner(self, runner: Option<(RunnerOrder, UnboundedReceiver<Order>)>) -> Self {
+        let (runner, ordered) = runner.unzip();
+        Self {
+            runner,
+            ordered,
+            ..self
         }
     }
 }
@@ -90,6 +111,9 @@ impl Drive<'_> {
             let event = match events.pop_front() {
                 Some(event) => event,
                 None => self.next_event(&state, cancel, &mut samples).await,
+            };
+            let Some(event) = self.translate(event, &state).await else {
+                continue;
             };
             let (next, effects) = match step(&state, event) {
                 Ok(taken) => taken,
@@ -124,7 +148,9 @@ impl Drive<'_> {
             Effect::StopPolitely => Ok(self.signal(true).await),
             Effect::Kill => Ok(self.signal(false).await),
             Effect::ArmGrace => {
-                self.grace = Some(Instant::now() + self.pipeline.planner.config().native.stop_grace);
+                let own = self.runner.as_ref().map(|runner| runner.grace);
+                let grace = own.unwrap_or(self.pipeline.planner.config().native.stop_grace);
+                self.grace = Some(Instant::now() + grace);
                 Ok(None)
             }
             Effect::Scrub => {
@@ -171,9 +197,13 @@ impl Drive<'_> {
 
     async fn acquire_workspace(&mut self) -> Result<Event, RunError> {
         let pipeline = self.pipeline;
+        let runner = self.runner.as_ref().map(|runner| RunnerPlan {
+            build: runner.build,
+            hook: runner.hook.as_deref(),
+        });
         let planned = pipeline
             .planner
-            .plan(self.id, self.spec, self.slot, pipeline.root);
+            .plan((self.id, self.spec), runner, self.slot, pipeline.root);
         let Planned { launch, homebrew, .. } = match planned {
             Ok(planned) => planned,
             Err(error) => return Ok(Event::Refused(crate::chain(&error))),
@@ -197,6 +227,12 @@ impl Drive<'_> {
             job: self.id.clone(),
             account,
             homebrew,
+            runner: self.runner.as_ref().map(|runner| {
+                Box::new(RunnerSetup {
+                    build: runner.build.to_string(),
+                    config: Packed::from(&runner.config),
+                })
+            }),
         };
         Ok(match pipeline.warden.ask(request, &[]).await {
             Ok(Reply::Prepared { note }) => {
@@ -211,7 +247,7 @@ impl Drive<'_> {
     }
 
     async fn launch(&mut self) -> Result<Event, RunError> {
-        let Some(plan) = self.plan.take() else {
+        let Some(plan) = self.plan.clone() else {
             return Ok(Event::FailedToStart("there is no plan".into()));
         };
         let exclusive = self.pipeline.is_exclusive();
@@ -241,7 +277,11 @@ impl Drive<'_> {
     /// Makes the pipes and asks the warden for the process.
     async fn start(&mut self, plan: LaunchPlan) -> Result<(), String> {
         let failed = |error: io::Error| format!("could not make the job's pipes: {error}");
-        let pipes = Pipes::open(&self.stream).map_err(failed)?;
+        let heard = self
+            .runner
+            .as_ref()
+            .map(|runner| runner::heard(runner.said.clone()));
+        let pipes = Pipes::open(&self.stream, heard).map_err(failed)?;
         let (said, status) = io::pipe().map_err(failed)?;
         let said: OwnedFd = said.into();
         self.status = Some(BufReader::new(receiver(said).map_err(failed)?).lines());
@@ -253,6 +293,10 @@ impl Drive<'_> {
             .ask(Request::Launch(Box::new(plan)), &descriptors)
             .await;
         self.copies = pipes.hand_over();
+        if let (Ok(Reply::Launched { pid }), Some(runner)) = (&launched, &self.runner) {
+            // Nobody listens any more when the job is over.
+            let _ = runner.said.send(Said::Launched { pid: *pid });
+        }
         launched
             .map(|_| ())
             .map_err(|error| format!("could not start the sandbox: {}", crate::chain(&error)))
@@ -312,6 +356,40 @@ impl Drive<'_> {
         }
     }
 
+    /// What an event means for a runner, whose exit code says more than that of a command; `None` when the runner was
+    /// started again, and goes on.
+    async fn translate(&mut self, event: Event, state: &State) -> Option<Event> {
+        let runs = matches!(state, State::Running | State::Stopping { .. });
+        let Some(runner) = self.runner.as_ref().filter(|_| runs) else {
+            return Some(event);
+        };
+        let exit = match event {
+            Event::Exited { code } => Exit::Code(code.into()),
+            Event::Signalled { signal } => Exit::Signal(signal),
+            // It is running as far as anybody else is concerned.
+            Event::Started => return None,
+            other => return Some(other),
+        };
+        let has_job = runner.has.borrow().is_some();
+        let again = matches!(state, State::Running).then_some(self.relaunches);
+        match runner::outcome(exit, has_job, again.unwrap_or(u32::MAX)) {
+            Some(outcome) => Some(Event::RunnerEnded(outcome)),
+            None => {
+                self.relaunches += 1;
+                info!(job = %self.id, relaunches = self.relaunches, "the runner is started again");
+                let failed = self.relaunch().await.err();
+                failed.map(|reason| Event::RunnerEnded(Outcome::Failed { reason }))
+            }
+        }
+    }
+
+    /// Starts the sandbox once more. The warden waits for the end of the last one.
+    async fn relaunch(&mut self) -> Result<(), String> {
+        let plan = self.plan.clone().ok_or("there is no plan")?;
+        std::mem::take(&mut self.copies).finish().await;
+        self.start(plan).await
+    }
+
     /// Says in the job's own output why its command did not start.
     fn tell_not_executed(&self, detail: &str) {
         let program = self.spec.command.first().map(String::as_str).unwrap_or_default();
@@ -330,6 +408,20 @@ impl Drive<'_> {
 
     /// Waits for whatever happens first.
     async fn next_event(&mut self, state: &State, cancel: &CancellationToken, samples: &mut u32) -> Event {
+        // Apart from the rest, which is waited for at the same time.
+        let mut ordered = self.ordered.take();
+        let event = self.first_of(&mut ordered, state, cancel, samples).await;
+        self.ordered = ordered;
+        event
+    }
+
+    async fn first_of(
+        &mut self,
+        ordered: &mut Option<UnboundedReceiver<Order>>,
+        state: &State,
+        cancel: &CancellationToken,
+        samples: &mut u32,
+    ) -> Event {
         let is_running = matches!(state, State::Running);
         let may_be_killed = is_running || matches!(state, State::Stopping { killed: false, .. });
         let egress = self.pipeline.egress.as_ref();
@@ -346,6 +438,11 @@ impl Drive<'_> {
                 biased;
                 event = self.said() => return event,
                 () = cancel.cancelled(), if is_running => return Event::CancelAsked,
+                order = order(ordered), if may_be_killed => return match order {
+                    Order::NotAdmitted(why) => Event::NotAdmitted(why),
+                    Order::Escaped(why) => Event::Escaped(why),
+                    Order::Idle => Event::Idle,
+                },
                 why = lost(egress), if may_be_killed => return Event::Unprotected(why),
                 () = at(deadline), if is_running => return Event::TimeLimit { limit_s },
                 () = at(grace), if !is_running => return Event::GraceOver,
@@ -382,6 +479,18 @@ fn exceeded(usage: crate::warden::Usage, limits: &Limits) -> Option<String> {
 async fn lost(keeper: Option<&Keeper>) -> String {
     match keeper {
         Some(keeper) => keeper.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a runner is ordered to do next, if ever.
+async fn order(ordered: &mut Option<UnboundedReceiver<Order>>) -> Order {
+    let next = match ordered {
+        Some(ordered) => ordered.recv().await,
+        None => None,
+    };
+    match next {
+        Some(order) => order,
         None => std::future::pending().await,
     }
 }

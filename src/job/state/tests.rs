@@ -56,6 +56,24 @@ fn a_job_runs_is_scrubbed_and_gives_its_slot_back() {
 }
 
 #[test]
+fn a_job_that_may_not_run_is_asked_to_end_while_it_is_held_and_killed_when_it_is_not() {
+    let held = after_start(&[Event::NotAdmitted("a fork".into())]);
+    assert_eq!(held.effects[2..], [Effect::StopPolitely, Effect::ArmGrace]);
+    let escaped = after_start(&[Event::Escaped("a fork".into())]);
+    assert_eq!(escaped.effects[2..], [Effect::Kill, Effect::ArmGrace]);
+    // One that gets away while it is asked is killed all the same, and the first reason stays.
+    let both = after_start(&[
+        Event::NotAdmitted("a fork".into()),
+        Event::Escaped("the hook is gone".into()),
+        Event::RunnerEnded(Outcome::Ran { result: None }),
+        scrubbed(),
+    ]);
+    assert!(both.effects.contains(&Effect::Kill));
+    let reason = "a fork".to_owned();
+    assert_eq!(both.state, done(Outcome::Refused { reason }));
+}
+
+#[test]
 fn a_refused_job_acquires_nothing() {
     let story = live(&[Event::Refused("a fork".into())]);
     let outcome = Outcome::Refused {
@@ -242,6 +260,10 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::FailedToStart("no space".into())),
         (0u8..3).prop_map(|code| Event::Exited { code }),
         (1i32..16).prop_map(|signal| Event::Signalled { signal }),
+        prop_oneof![Just(Outcome::Idle), Just(Outcome::Ran { result: None })].prop_map(Event::RunnerEnded),
+        Just(Event::NotAdmitted("a fork".into())),
+        Just(Event::Escaped("no hook".into())),
+        Just(Event::Idle),
         Just(Event::CancelAsked),
         (1u64..9).prop_map(|limit_s| Event::TimeLimit { limit_s }),
         Just(Event::LimitExceeded { what: "disk".into() }),
@@ -329,6 +351,8 @@ proptest! {
             (1u64..9).prop_map(|limit_s| StopWhy::TimeLimit { limit_s }),
             Just(StopWhy::OverLimit { what: "memory".into() }),
             Just(StopWhy::Unprotected { why: "no filter".into() }),
+            Just(StopWhy::NotAdmitted { why: "a fork".into() }),
+            Just(StopWhy::Idle),
         ],
         rest in proptest::collection::vec(event(), 0..24),
     ) {
@@ -337,6 +361,8 @@ proptest! {
             StopWhy::TimeLimit { limit_s } => Event::TimeLimit { limit_s },
             StopWhy::OverLimit { what } => Event::LimitExceeded { what },
             StopWhy::Unprotected { why } => Event::Unprotected(why),
+            StopWhy::NotAdmitted { why } => Event::NotAdmitted(why),
+            StopWhy::Idle => Event::Idle,
         };
         match after_start(&[&[stop], rest.as_slice()].concat()).state {
             State::Stopping { why, .. } => prop_assert_eq!(why, first),

@@ -5,13 +5,13 @@ use std::io::Write;
 use serde::Serialize;
 use tera::{Context, Tera};
 
-use super::{HomebrewInput, RenderError, RenderInput, Rendered, parsed};
+use super::{HomebrewInput, RenderError, RenderInput, Rendered, RunnerInput, parsed};
 use crate::profile::policy::{Network, Policy};
 use crate::profile::{Posture, Rules};
 use camino::Utf8PathBuf;
 
 /// The templates, by the name they include each other with.
-const TEMPLATES: [(&str, &str); 9] = [
+const TEMPLATES: [(&str, &str); 10] = [
     ("strict.toml", include_str!("../../../profiles/linux/strict.toml")),
     (
         "standard.toml",
@@ -42,6 +42,10 @@ const TEMPLATES: [(&str, &str); 9] = [
         include_str!("../../../profiles/linux/80-workspace.toml"),
     ),
     (
+        "85-runner.toml",
+        include_str!("../../../profiles/linux/85-runner.toml"),
+    ),
+    (
         "90-daemon.toml",
         include_str!("../../../profiles/linux/90-daemon.toml"),
     ),
@@ -56,6 +60,7 @@ struct Values<'a> {
     extra_read: Vec<Utf8PathBuf>,
     extra_write: Vec<Utf8PathBuf>,
     homebrew: Option<HomebrewInput>,
+    runner: Option<&'a RunnerInput>,
     network: Network,
 }
 
@@ -80,6 +85,7 @@ pub(super) fn render(tera: &Tera, posture: Posture, input: &RenderInput) -> Resu
         extra_read,
         extra_write,
         homebrew,
+        runner: input.runner.as_ref(),
         network: input.network,
     };
     let template = |source| RenderError::template(posture, source);
@@ -124,6 +130,7 @@ mod tests {
             extra_read: vec![],
             extra_write: vec![],
             homebrew: None,
+            runner: None,
             network: Network::None,
             system: System::Linux,
         }

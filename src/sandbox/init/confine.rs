@@ -41,6 +41,8 @@ pub(super) fn landlock(policy: &Policy) -> Result<(), StepError> {
             }
             Access::Proc => AccessFs::ReadFile | AccessFs::ReadDir,
             Access::Device | Access::Pts => devices(),
+            // What is shown below may be listed by rules of its own; what is not shown is not there.
+            Access::List => BitFlags::from(AccessFs::ReadDir),
             Access::Hide if Some(rule.path.as_path()) == device_folder => devices(),
             Access::Hide | Access::Link => continue,
         };

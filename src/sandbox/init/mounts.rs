@@ -93,6 +93,8 @@ fn piece(rule: &PathRule, nodes: bool) -> Result<Option<Piece>, Errno> {
     };
     match rule.access {
         Access::Hide => Ok(Some(Piece::Cover)),
+        // The root of a listed view is ours, and its mode lets everybody list it.
+        Access::List => Ok(None),
         Access::Link => Ok(rule.target.as_ref().map(|target| Piece::Link(target.to_string()))),
         Access::Scratch => scratch("tmpfs", rule.size_mib, Some(("mode", "1777"))),
         Access::Proc => scratch("proc", None, None),
@@ -231,7 +233,9 @@ fn place(policy: &Policy, root: &OwnedFd, rule: &PathRule, piece: Piece) -> Resu
 /// rules before: no lookup there can meet a link of somebody else's.
 fn is_ours(policy: &Policy, path: &Utf8Path) -> bool {
     let shows = |rule: &PathRule| {
-        rule.access != Access::Hide && rule.covers(path) && rule.path.as_str() != path.as_str()
+        !matches!(rule.access, Access::Hide | Access::List)
+            && rule.covers(path)
+            && rule.path.as_str() != path.as_str()
     };
     policy.view == View::Listed && !policy.paths.iter().any(shows)
 }

@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::say;
-use crate::sandbox::launch::{LaunchPlan, Status};
+use crate::sandbox::launch::{LaunchPlan, Status, Stop};
 
 /// Starts the command and waits for it; the result is the exit code of pid 1.
 pub(super) fn run(plan: &LaunchPlan, stdio: [OwnedFd; 3], mut status: File) -> i32 {
@@ -22,7 +22,7 @@ pub(super) fn run(plan: &LaunchPlan, stdio: [OwnedFd; 3], mut status: File) -> i
         Ok(command) => {
             // Only the job may hold its pipes, or their readers would never see the end.
             close_all_but(&status);
-            reap(command, &watched, &mut status)
+            reap((command, plan.stop), &watched, &mut status)
         }
         Err(error) => {
             let code = if error == Errno::ENOENT { 127 } else { 126 };
@@ -111,13 +111,16 @@ fn spawn_on_path(
 }
 
 /// Waits until the command ends, reaping whatever else becomes a child of pid 1.
-fn reap(command: Pid, watched: &SigSet, status: &mut File) -> i32 {
+fn reap((command, stop): (Pid, Stop), watched: &SigSet, status: &mut File) -> i32 {
     loop {
         match watched.wait() {
             Ok(Signal::SIGCHLD) => {}
             Ok(signal) => {
-                // Every process of the job, as a terminal would do it.
-                let _ = kill(Pid::from_raw(-1), signal);
+                let _ = match stop {
+                    // Every process of the job, as a terminal would do it.
+                    Stop::Terminate => kill(Pid::from_raw(-1), signal),
+                    Stop::Interrupt => kill(command, Signal::SIGINT),
+                };
                 continue;
             }
             Err(_) => continue,

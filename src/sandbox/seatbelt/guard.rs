@@ -16,7 +16,7 @@ use nix::unistd::{ForkResult, Pid, fork, setsid};
 
 use super::child::{self, Ends, Launch};
 use super::{Confined, End, refusal};
-use crate::sandbox::launch::Status;
+use crate::sandbox::launch::{Status, Stop};
 use crate::sandbox::step::{Given, Step, StepError, give_pipes, say};
 
 /// Said on the leash: ask every process of the job to end.
@@ -45,6 +45,7 @@ pub(super) fn run(launch: &Launch<'_>, given: Given, leash: PipeReader) {
 
 struct Guard {
     child: Pid,
+    stop: Stop,
     leash: Option<PipeReader>,
     /// What is still to be told to the child; its pipe is closed after that.
     plan: Option<(File, Vec<u8>)>,
@@ -144,6 +145,7 @@ impl Guard {
                 }
                 Ok(Self {
                     child,
+                    stop: launch.plan.stop,
                     leash: Some(leash),
                     plan: Some((File::from(plan), told)),
                     said: listener(said),
@@ -200,7 +202,7 @@ impl Guard {
         }
         let mut word = [0; 1];
         match leash.read(&mut word) {
-            Ok(1) if word == ASK => self.kill(Signal::SIGTERM),
+            Ok(1) if word == ASK => self.ask(),
             Ok(1) => self.kill(Signal::SIGKILL),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(_) | Err(_) => {
@@ -272,6 +274,16 @@ impl Guard {
                 End::Signal(signal) => Status::Signalled { signal },
             },
         );
+    }
+
+    /// Asks the job to end.
+    fn ask(&self) {
+        match self.stop {
+            Stop::Terminate => self.kill(Signal::SIGTERM),
+            Stop::Interrupt => {
+                let _ = kill(self.child, Signal::SIGINT);
+            }
+        }
     }
 
     /// Signals the child and its process group, which are the same until it has a session of its own.

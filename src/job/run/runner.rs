@@ -1,0 +1,122 @@
+//! A job whose command is GitHub's runner: what it takes besides, what it says, and what its end means.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use tokio::sync::{mpsc, watch};
+
+use crate::github::runner::jit::JitConfig;
+use crate::github::runner::listener::{Ending, Exit, Next, Observed};
+use crate::github::runner::output::{Event, Output};
+use crate::github::runner::tree::Build;
+use crate::github::ticket::Ticket;
+use crate::job::Outcome;
+use crate::job::output::Heard;
+
+/// What makes a job GitHub's runner.
+#[derive(Debug)]
+pub struct RunnerOrder {
+    /// Its tree, which is in its place in the data folder.
+    pub build: Build,
+    /// Its configuration.
+    pub config: JitConfig,
+    /// What runs before the first step of its job; the folder that this is in is shown to the job.
+    pub hook: Option<Utf8PathBuf>,
+    /// The time between asking it to end and killing it.
+    pub grace: Duration,
+    /// Is told what it says.
+    pub said: mpsc::UnboundedSender<Said>,
+    /// The job it is known to have been given.
+    pub has: watch::Receiver<Option<Ticket>>,
+}
+
+/// What a runner says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// Its sandbox was started, with this process of the host's as the first in it.
+    Launched {
+        /// Its id.
+        pid: i32,
+    },
+    /// The listener printed this.
+    Printed(Event),
+}
+
+/// Why a runner must end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// It was given a job that may not run here, and holds it.
+    NotAdmitted(String),
+    /// It was given one that may run already.
+    Escaped(String),
+    /// It was given none for too long.
+    Idle,
+}
+
+/// Reads what a listener prints.
+pub(super) fn heard(said: mpsc::UnboundedSender<Said>) -> Heard {
+    let output = Mutex::new(Output::new());
+    Box::new(move |bytes| {
+        let events = output.lock().unwrap_or_else(PoisonError::into_inner).feed(bytes);
+        for event in events {
+            // Nobody listens any more when the job is over.
+            let _ = said.send(Said::Printed(event));
+        }
+    })
+}
+
+/// What the end of a listener means, after so many relaunches; `None` when it is to be started again.
+pub(super) fn outcome(exit: Exit, has_job: bool, relaunches: u32) -> Option<Outcome> {
+    let observed = if has_job { Observed::Job } else { Observed::NoJob };
+    let failed = |reason: String| Some(Outcome::Failed { reason });
+    match Ending::from(exit).next(observed, relaunches) {
+        Next::Finished(result) => Some(Outcome::Ran { result }),
+        Next::NothingRan => Some(Outcome::Idle),
+        Next::Relaunch => None,
+        Next::UpgradeRunner => Some(Outcome::Outdated),
+        Next::Conflict => failed("GitHub says that this runner has a session already".to_owned()),
+        Next::Failed(why) => failed(why.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::github::runner::listener::{RELAUNCHES, TaskResult};
+
+    #[test]
+    fn what_the_end_of_a_listener_means() {
+        let ended = |code, has_job| outcome(Exit::Code(code), has_job, 0);
+        let ran = |result| Some(Outcome::Ran { result });
+        assert_eq!(ended(100, true), ran(Some(TaskResult::Succeeded)));
+        // It says so itself, whether or not anybody saw it have a job.
+        assert_eq!(ended(102, false), ran(Some(TaskResult::Failed)));
+        assert_eq!(ended(0, true), ran(None));
+        assert_eq!(ended(0, false), Some(Outcome::Idle));
+        assert_eq!(ended(7, false), Some(Outcome::Outdated));
+        assert_eq!(ended(2, false), None);
+        assert!(matches!(ended(2, true), Some(Outcome::Failed { .. })));
+        assert!(matches!(
+            outcome(Exit::Code(2), false, RELAUNCHES),
+            Some(Outcome::Failed { .. })
+        ));
+        assert!(matches!(ended(5, false), Some(Outcome::Failed { .. })));
+        assert!(matches!(
+            outcome(Exit::Signal(9), true, 0),
+            Some(Outcome::Failed { .. })
+        ));
+    }
+
+    #[test]
+    fn what_a_listener_prints_is_told_line_by_line() {
+        let (said, mut told) = mpsc::unbounded_channel();
+        let heard = heard(said);
+        heard(b"2026-08-17 10:00:00Z: Listening ");
+        assert!(told.try_recv().is_err());
+        heard(b"for Jobs\n2026-08-17 10:00:05Z: Running job: build\n");
+        assert_eq!(told.try_recv().unwrap(), Said::Printed(Event::Listening));
+        let name = "build".to_owned();
+        assert_eq!(told.try_recv().unwrap(), Said::Printed(Event::Running { name }));
+    }
+}
