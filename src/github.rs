@@ -26,6 +26,7 @@
 //! Nothing in here touches the system: it decides and describes. Trees are installed and copied by
 //! [`crate::host::runner`].
 
+pub mod admission;
 pub mod limits;
 pub mod run;
 pub mod runner;
