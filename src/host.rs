@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod command;
 pub mod egress;
+pub mod entrance;
 pub mod files;
 pub mod mac;
 pub mod probe;
