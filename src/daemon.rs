@@ -4,6 +4,7 @@
 //! says who waits, who runs where and which slots are out of use; the ledger says everything else.
 
 pub mod check;
+pub mod door;
 pub mod egress;
 pub mod gate;
 pub mod look;
