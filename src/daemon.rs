@@ -10,6 +10,7 @@ pub mod gate;
 pub mod look;
 pub mod queue;
 pub mod start;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

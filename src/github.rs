@@ -31,3 +31,4 @@ pub mod limits;
 pub mod run;
 pub mod runner;
 pub mod secret;
+pub mod webhook;
