@@ -6,6 +6,7 @@ pub mod denials;
 pub mod egress;
 pub mod exec;
 pub mod host;
+pub mod job_started;
 pub mod jobs;
 pub mod lint;
 pub mod look;
@@ -93,6 +94,9 @@ pub enum Command {
     /// Answers to questions, found inside a sandbox.
     #[command(name = "__look", hide = true)]
     Look(look::LookArgs),
+    /// What a GitHub job waits in until it is admitted; started by its runner's hook.
+    #[command(name = "__job-started", hide = true)]
+    JobStarted(job_started::JobStartedArgs),
 }
 
 impl Command {
@@ -106,7 +110,12 @@ impl Command {
             Self::Profile(args) => args.only_answers(),
             Self::Egress(args) => args.only_answers(),
             Self::Provision(args) => args.only_answers(),
-            Self::Host(_) | Self::Warden { .. } | Self::Confined | Self::Probe(_) | Self::Look(_) => false,
+            Self::Host(_)
+            | Self::Warden { .. }
+            | Self::Confined
+            | Self::Probe(_)
+            | Self::Look(_)
+            | Self::JobStarted(_) => false,
         }
     }
 }
@@ -161,6 +170,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         Command::Confined => Ok(ExitCode::from(crate::sandbox::seatbelt::confined::run()?)),
         Command::Probe(args) => args.run(),
         Command::Look(args) => args.run(host),
+        Command::JobStarted(args) => Ok(args.run()),
     }
 }
 

@@ -4,11 +4,13 @@
 //! says who waits, who runs where and which slots are out of use; the ledger says everything else.
 
 pub mod check;
+pub mod door;
 pub mod egress;
 pub mod gate;
 pub mod look;
 pub mod queue;
 pub mod start;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

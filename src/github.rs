@@ -26,6 +26,7 @@
 //! Nothing in here touches the system: it decides and describes. Trees are installed and copied by
 //! [`crate::host::runner`].
 
+pub mod admission;
 pub mod claim;
 pub mod demand;
 pub mod limits;
@@ -34,3 +35,4 @@ pub mod runner;
 pub mod secret;
 pub mod seen;
 pub mod ticket;
+pub mod webhook;

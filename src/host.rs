@@ -5,8 +5,10 @@
 //! between the systems are in `os`, one file for each with the same functions.
 
 pub mod accounts;
+pub(crate) mod ancestry;
 pub mod command;
 pub mod egress;
+pub mod entrance;
 pub mod files;
 pub mod mac;
 pub mod probe;

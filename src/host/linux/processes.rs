@@ -54,6 +54,32 @@ fn is_live_process_of(status: &str, uid: u32) -> bool {
     (!is_zombie || has_threads) && uids.into_iter().any(|id| id == uid)
 }
 
+/// The parent of a process; `None` when there is no such process.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub(crate) fn parent_of(pid: i32) -> io::Result<Option<i32>> {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => parent_in(&stat)
+            .map(Some)
+            .ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat names no parent"))),
+        // ESRCH when it ended between opening and reading.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The parent in a `/proc/PID/stat` (proc_pid_stat(5)): the second field after the name, which is in parentheses and may
+/// hold any characters, those too.
+fn parent_in(stat: &str) -> Option<i32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Resident bytes of a process; `None` when it has ended.
 pub(crate) fn resident_byte(pid: i32) -> Option<u64> {
     // The second field is the resident set in pages (proc_pid_statm(5)).
@@ -175,6 +201,17 @@ mod tests {
             mount_points(&text, Utf8Path::new("/data/native/a")),
             ["/data/native/a", "/data/native/a/deep"]
         );
+    }
+
+    #[test]
+    fn a_parent_is_read_whatever_the_process_is_called() {
+        assert_eq!(parent_in("7 (sleep) S 4 7 7 0 -1"), Some(4));
+        assert_eq!(parent_in("7 (a) S 1 (b) S 4 7 7"), Some(4));
+        assert_eq!(parent_in("7 (a) R 99) S 4 7"), Some(4));
+        assert_eq!(parent_in("7 sleep"), None);
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(parent_of(own).unwrap(), Some(nix::unistd::getppid().as_raw()));
+        assert_eq!(parent_of(i32::MAX).unwrap(), None);
     }
 
     #[test]

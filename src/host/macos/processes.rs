@@ -54,17 +54,36 @@ fn listed(kind: u32, uid: u32) -> io::Result<Vec<i32>> {
 
 /// Whether a process still runs. What cannot be looked at for another reason than its end counts as running.
 fn is_live(pid: i32) -> bool {
+    match about(pid) {
+        Ok(info) => info.is_some_and(|info| info.pbi_status != libc::SZOMB),
+        Err(_) => true,
+    }
+}
+
+/// What the kernel tells of a process (proc_pidinfo, `PROC_PIDTBSDINFO` of sys/proc_info.h); `None` when there is no such
+/// process.
+fn about(pid: i32) -> io::Result<Option<libc::proc_bsdinfo>> {
     let mut info = MaybeUninit::<libc::proc_bsdinfo>::zeroed();
-    let Ok(size) = libc::c_int::try_from(size_of::<libc::proc_bsdinfo>()) else {
-        return true;
-    };
+    let size = libc::c_int::try_from(size_of::<libc::proc_bsdinfo>()).map_err(io::Error::other)?;
     // SAFETY: `info` has the room that is told, and outlives the call.
     let got = unsafe { libc::proc_pidinfo(pid, libc::PROC_PIDTBSDINFO, 0, info.as_mut_ptr().cast(), size) };
     if got < size {
-        return Errno::last() != Errno::ESRCH;
+        return match Errno::last() {
+            Errno::ESRCH => Ok(None),
+            error => Err(error.into()),
+        };
     }
     // SAFETY: the kernel has filled the whole structure, which is made of integers.
-    unsafe { info.assume_init() }.pbi_status != libc::SZOMB
+    Ok(Some(unsafe { info.assume_init() }))
+}
+
+/// The parent of a process; `None` when there is no such process.
+///
+/// # Errors
+/// The kernel does not tell.
+pub(crate) fn parent_of(pid: i32) -> io::Result<Option<i32>> {
+    let parent = |info: libc::proc_bsdinfo| i32::try_from(info.pbi_ppid).map_err(io::Error::other);
+    about(pid)?.map(parent).transpose()
 }
 
 /// Memory of a process that nobody else can have, in bytes: what macOS itself holds against a process
