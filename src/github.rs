@@ -21,13 +21,15 @@
 //! ```
 //!
 //! A **run** and its **jobs** are what GitHub's API tells of a workflow: [`run`] makes of it what trust looks at. [`limits`]
-//! says when GitHub may be asked again.
+//! says when GitHub may be asked again. The [`client`] asks, and nothing else here talks to anybody; [`api`] lists the
+//! questions.
 //!
-//! Nothing in here touches the system: it decides and describes. Trees are installed and copied by
-//! [`crate::host::runner`].
+//! Nothing in here touches the system. Trees are installed and copied by [`crate::host::runner`].
 
 pub mod admission;
+pub mod api;
 pub mod claim;
+pub mod client;
 pub mod demand;
 pub mod limits;
 pub mod run;
