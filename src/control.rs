@@ -9,6 +9,7 @@ pub mod server;
 
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::github::GitHubReport;
 use crate::job::ledger::{JobRow, Transition};
 use crate::job::{JobId, JobSpec, Repo};
 use crate::provision::question::{self, Question};
@@ -137,6 +138,9 @@ pub struct StatusReport {
     /// Why no job is let through, as far as that is known: the host is not enabled, or lacks something.
     #[serde(default)]
     pub shut: Option<String>,
+    /// How things stand with GitHub, where jobs come from there.
+    #[serde(default)]
+    pub github: Option<GitHubReport>,
 }
 
 /// How a slot is.

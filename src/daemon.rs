@@ -7,6 +7,7 @@ pub mod check;
 pub mod door;
 pub mod egress;
 pub mod gate;
+pub mod github;
 pub mod look;
 pub mod queue;
 pub mod start;
@@ -18,14 +19,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use camino::Utf8PathBuf;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
+use crate::github::runner::listener;
+use crate::github::seen::JobSeen;
 use crate::job::ledger::{Ending, Entry, LedgerError, Listing, Usage};
 use crate::job::output::Stream;
-use crate::job::run::Pipeline;
+use crate::job::run::{Order, Pipeline, RunnerOrder};
 use crate::job::{JobId, JobSpec, Origin, Outcome, Repo};
 use crate::provision::question::Question;
 use crate::sandbox::Axis;
@@ -36,6 +40,7 @@ use crate::warden::Request;
 use check::NOBODY;
 use egress::Keeper;
 use gate::{Gate, GateError};
+use github::Source;
 use look::{Eyes, LookError, look};
 use queue::Queue;
 
@@ -53,6 +58,8 @@ pub struct Daemon {
     gate: Gate,
     /// This program, which looks for the gate.
     program: Utf8PathBuf,
+    /// Where jobs come from besides the control socket.
+    source: Option<Source>,
     /// Ends what looks when everything ends.
     ending: CancellationToken,
     state: Mutex<State>,
@@ -80,7 +87,7 @@ impl State {
 
 impl Daemon {
     /// A dispatcher for `slots`, none of which is in use; those in quarantine stay out of use. `program` is ephemerd
-    /// itself, which looks for the gate.
+    /// itself, which looks for the gate; `source` is where jobs come from besides the control socket.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -88,7 +95,7 @@ impl Daemon {
         pipeline: Pipeline,
         slots: Vec<Slot>,
         gate: Gate,
-        program: Utf8PathBuf,
+        (program, source): (Utf8PathBuf, Option<Source>),
     ) -> Result<Arc<Self>, LedgerError> {
         let mut state = State::default();
         for quarantined in pipeline.ledger.quarantined()? {
@@ -105,6 +112,7 @@ impl Daemon {
             slots,
             gate,
             program,
+            source,
             ending: CancellationToken::new(),
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
@@ -277,13 +285,19 @@ impl Daemon {
             .admit(&spec.origin.repo, self.eyes(&slot, &cancel))
             .await
         {
-            Ok(()) => self.run_admitted(&id, &spec, &slot, &cancel).await,
+            Ok(()) => match self.source.as_ref().filter(|source| source.has(&id)) {
+                Some(source) => self.run_runner(source, (&id, &spec), &slot, &cancel).await,
+                None => self.run_admitted((&id, &spec), None, &slot, &cancel).await,
+            },
             Err(GateError::Cancelled) => {
                 self.end_unstarted(&id, Outcome::Cancelled);
                 None
             }
             Err(error) => {
                 let reason = crate::chain(&error);
+                if let Some(source) = &self.source {
+                    source.refused(&id, &reason);
+                }
                 self.end_unstarted(
                     &id,
                     Outcome::Refused {
@@ -297,14 +311,70 @@ impl Daemon {
             }
         };
         self.state().running.remove(&id);
+        if let Some(source) = &self.source {
+            source.over(&id);
+        }
         self.free(&slot, unusable);
+    }
+
+    /// Enters a job of GitHub's that is to run here.
+    fn take_ticket(&self, job: &JobSeen) -> Result<JobId, LedgerError> {
+        self.enter_ticket(job, Route::Native, &job.decision.reason)
+    }
+
+    /// Enters a job of GitHub's that may not run here, and why.
+    fn refuse_ticket(&self, job: &JobSeen, why: &str) -> Result<JobId, LedgerError> {
+        let id = self.enter_ticket(job, job.decision.route, why)?;
+        let reason = why.to_owned();
+        self.end_unstarted(&id, Outcome::Refused { reason });
+        Ok(id)
+    }
+
+    fn enter_ticket(&self, job: &JobSeen, route: Route, reason: &str) -> Result<JobId, LedgerError> {
+        let now = SystemTime::now();
+        let id = self.pipeline.ledger.fresh_id(now)?;
+        let spec = runner_spec(job);
+        let entry = Entry {
+            id: &id,
+            spec: &spec,
+            route,
+            reason,
+            ticket: Some(&job.ticket),
+        };
+        self.pipeline.ledger.record(entry, now)?;
+        let ticket = &job.ticket;
+        info!(job = %id, repo = %ticket.repo, run = ticket.run, github_job = ticket.job, ?route, reason, "job of GitHub");
+        Ok(id)
+    }
+
+    /// Puts a job of GitHub's into the queue.
+    fn enqueue(self: &Arc<Self>, id: JobId, job: &JobSeen) {
+        {
+            let mut state = self.state();
+            state.queue.push(id.clone(), job.ticket.repo.clone());
+            state.specs.insert(id, runner_spec(job));
+        }
+        self.pump();
+    }
+
+    /// Takes a job out of the queue; false when it does not wait there.
+    fn unqueue(&self, id: &JobId) -> bool {
+        let mut state = self.state();
+        state.specs.remove(id);
+        state.queue.remove(id)
+    }
+
+    /// Whether no job is started any more.
+    fn is_closed(&self) -> bool {
+        let state = self.state();
+        state.draining || state.stopping
     }
 
     /// Runs a job that was let through; why its slot is of no use afterwards, if it is not.
     async fn run_admitted(
         &self,
-        id: &JobId,
-        spec: &JobSpec,
+        (id, spec): (&JobId, &JobSpec),
+        runner: Option<(RunnerOrder, UnboundedReceiver<Order>)>,
         slot: &Slot,
         cancel: &CancellationToken,
     ) -> Option<String> {
@@ -313,7 +383,11 @@ impl Daemon {
             file: self.log_of(id),
             limit_byte,
         };
-        match self.pipeline.run((id, spec), slot, stream, cancel).await {
+        match self
+            .pipeline
+            .run_as((id, spec), runner, slot, stream, cancel)
+            .await
+        {
             Ok(ended) if ended.leftovers.is_empty() => None,
             Ok(ended) => Some(format!("job {id} left {}", ended.leftovers.join(", "))),
             Err(error) => {
@@ -467,6 +541,7 @@ impl Daemon {
             slots: slots.collect(),
             axes: self.axes_now(),
             shut,
+            github: self.source.as_ref().map(Source::report),
         }
     }
 
@@ -495,6 +570,9 @@ impl Daemon {
             state.queue.remove(job)
         };
         if waited {
+            if let Some(source) = &self.source {
+                source.cancelled(job);
+            }
             self.end_unstarted(job, Outcome::Cancelled);
             return Ok(Answer::Done {});
         }
@@ -571,6 +649,16 @@ impl Daemon {
                 break;
             }
         }
+    }
+}
+
+/// What a job of GitHub's is here: its runner.
+fn runner_spec(job: &JobSeen) -> JobSpec {
+    JobSpec {
+        origin: job.origin.clone(),
+        command: vec![listener::PROGRAM.to_owned(), "run".to_owned()],
+        env: BTreeMap::new(),
+        timeout_s: None,
     }
 }
 

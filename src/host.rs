@@ -14,6 +14,7 @@ pub mod mac;
 pub mod probe;
 pub mod provision;
 pub mod runner;
+pub mod secrets;
 
 #[cfg(target_os = "linux")]
 #[path = "host/linux.rs"]
@@ -199,6 +200,17 @@ pub struct MacTools {
 }
 
 impl Host {
+    /// The machine, as `uname -m` says: `arm64`, `x86_64`, `aarch64`; nothing when the system does not tell.
+    pub fn machine(&self) -> String {
+        match self.os {
+            Os::Linux => nix::sys::utsname::uname()
+                .ok()
+                .and_then(|uname| Some(uname.machine().to_str()?.to_owned()))
+                .unwrap_or_default(),
+            Os::MacOs => mac::arch(self).unwrap_or_default(),
+        }
+    }
+
     /// The host as it really is.
     pub fn system() -> Self {
         Self {

@@ -12,6 +12,7 @@ use super::exec::report;
 use super::table::{fit_terminal, table};
 use crate::control::client::ask;
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
+use crate::daemon::github::GitHubReport;
 use crate::egress::EgressReport;
 use crate::github::ticket::{AtGitHub, Ticket};
 use crate::host::Os;
@@ -329,6 +330,52 @@ fn at_github(at: &AtGitHub) -> Vec<String> {
     lines
 }
 
+/// How things stand with GitHub.
+fn github_text(report: &GitHubReport) -> String {
+    let GitHubReport {
+        asked_ms,
+        held,
+        failing,
+        runner_version,
+        runner_notice,
+        stopped,
+        requests,
+        unchanged,
+        remaining,
+        clock_ahead_s,
+    } = report;
+    let asked = match asked_ms {
+        Some(_) => format!("{requests} requests, {unchanged} of them unchanged"),
+        None => "not asked yet".to_owned(),
+    };
+    let left = remaining.map_or(String::new(), |left| format!(", {left} left in this hour"));
+    let version = runner_version.as_deref().unwrap_or("none yet");
+    let mut lines = vec![format!("github: {asked}{left}; runner {version}")];
+    lines.extend(runner_notice.iter().map(|notice| format!("  runner: {notice}")));
+    lines.extend(
+        clock_ahead_s
+            .iter()
+            .map(|seconds| format!("  clock: this host's is {seconds} s ahead of GitHub's; set it")),
+    );
+    if *stopped > 0 {
+        lines.push(format!("  stopped before their first step: {stopped}"));
+    }
+    lines.extend(held.iter().map(|held| {
+        let ticket = &held.ticket;
+        let name = ticket.name.escape_debug();
+        format!(
+            "  held: {} run {} `{name}`: {}",
+            ticket.repo, ticket.run, held.why
+        )
+    }));
+    lines.extend(
+        failing
+            .iter()
+            .map(|(repo, why)| format!("  not answering: {repo}: {why}")),
+    );
+    lines.join("\n") + "\n"
+}
+
 fn status_text(status: &StatusReport) -> String {
     let StatusReport {
         version,
@@ -339,6 +386,7 @@ fn status_text(status: &StatusReport) -> String {
         slots,
         axes,
         shut,
+        github,
     } = status;
     let row = |slot: &SlotReport| {
         let now = match &slot.now {
@@ -354,8 +402,9 @@ fn status_text(status: &StatusReport) -> String {
         .as_ref()
         .map(|why| format!("no job is let through: {why}\n"))
         .unwrap_or_default();
+    let github = github.as_ref().map(github_text).unwrap_or_default();
     format!(
-        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{shut}{}queued: {}\n{}",
+        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{shut}{}queued: {}\n{github}{}",
         table(
             ["SLOT", "ACCOUNT", "NOW"],
             &slots.iter().map(row).collect::<Vec<_>>()

@@ -13,6 +13,7 @@ use crate::config::{Loaded, Log, LogFormat};
 use crate::control::server;
 use crate::daemon::Daemon;
 use crate::daemon::gate::Gate;
+use crate::daemon::github::Source;
 use crate::daemon::start::{Claim, Started, start};
 use crate::host::Host;
 
@@ -57,7 +58,9 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     if let Some(why) = gate.why_shut(None).await {
         warn!("no job is let through: {why}");
     }
-    let daemon = Daemon::new(pipeline, slots, gate, program)?;
+    let planner = &pipeline.planner;
+    let source = Source::open(host, planner.config(), (planner.data_dir(), pipeline.root))?;
+    let daemon = Daemon::new(pipeline, slots, gate, (program, source))?;
     let listener = server::listen(&control.socket, &control.admin_group).map_err(|error| {
         anyhow::Error::new(error).context(format!("could not listen on `{}`", control.socket))
     })?;
@@ -65,6 +68,8 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     let mut keeping = tokio::spawn(async move { keeping.keep_egress().await });
     let rechecking = Arc::clone(&daemon);
     let mut rechecking = tokio::spawn(async move { rechecking.recheck().await });
+    let serving = Arc::clone(&daemon);
+    let mut serving = tokio::spawn(async move { serving.serve_github().await });
     info!(socket = %control.socket, "ready");
     loop {
         tokio::select! {
@@ -79,6 +84,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
                 "the warden has ended, and every job with it\nhint: start the daemon again: it tears down what is left first"
             ),
             ended = &mut rechecking => anyhow::bail!("the host is no longer looked at: {ended:?}"),
+            ended = &mut serving => anyhow::bail!("GitHub is no longer asked: {ended:?}"),
             ended = &mut keeping => anyhow::bail!("the egress filter is no longer watched: {ended:?}"),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -93,6 +99,8 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
         _ = interrupt.recv() => warn!("told to stop again: jobs are killed, the next start scrubs them"),
     }
     rechecking.abort();
+    serving.abort();
+    daemon.leave_github().await;
     // To the last job's end; the rules stay.
     keeping.abort();
     Ok(ExitCode::SUCCESS)

@@ -49,15 +49,21 @@ impl Rules<'_> {
         !wanted.is_empty() && wanted.iter().all(is_ours)
     }
 
-    /// The jobs of a run of `repo` that concern us. A run that says nothing trust could go by is nobody's: its jobs are
-    /// refused, with the reason.
-    pub fn sort(&self, repo: &Repo, seen: &RunSeen) -> Vec<JobSeen> {
-        let RunSeen { run, jobs, labels } = seen;
+    /// Where a run of `repo` comes from, and where its jobs may run.
+    pub fn judge(&self, repo: &Repo, seen: &RunSeen) -> (Origin, Decision) {
+        let RunSeen { run, labels, .. } = seen;
         let judged = run::origin(run, repo, labels).map(|origin| {
             let decision = trust::decide(self.trust, self.has_vm, &origin);
             (origin, decision)
         });
-        let (origin, decision) = judged.unwrap_or_else(|error| nobodys(repo, run, error.to_string()));
+        judged.unwrap_or_else(|error| nobodys(repo, run, error.to_string()))
+    }
+
+    /// The jobs of a run of `repo` that concern us. A run that says nothing trust could go by is nobody's: its jobs are
+    /// refused, with the reason.
+    pub fn sort(&self, repo: &Repo, seen: &RunSeen) -> Vec<JobSeen> {
+        let (origin, decision) = self.judge(repo, seen);
+        let RunSeen { run, jobs, .. } = seen;
         let concerns = |job: &&Job| {
             let waits = job.is_queued() && self.fits(&job.labels);
             waits || (job.status == "in_progress" && job.runner().is_some())

@@ -26,10 +26,7 @@ pub fn context(host: &Host, config: &Config, manifest: &Manifest) -> Context {
             .unwrap_or_default()
             .to_owned()
     };
-    let arch = match host.os {
-        Os::Linux => said(uname.as_ref().map(|uname| uname.machine())),
-        Os::MacOs => mac::arch(host).unwrap_or_default(),
-    };
+    let arch = host.machine();
     let kernel = said(uname.as_ref().map(|uname| uname.release()));
     let release = match host.os {
         Os::MacOs => mac::version(host).unwrap_or_default(),

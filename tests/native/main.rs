@@ -17,6 +17,7 @@ mod escape;
 mod exec;
 #[path = "../fakes/homebrew.rs"]
 mod fake;
+mod github;
 mod harness;
 mod homebrew;
 mod hostile;

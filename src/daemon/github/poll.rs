@@ -1,0 +1,383 @@
+//! Asking GitHub what waits, and handing over what should run here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::{Life, Sight, Source};
+use crate::config::Serves;
+use crate::daemon::Daemon;
+use crate::github::api::runs::RunStatus;
+use crate::github::client::ClientError;
+use crate::github::demand::{Ours, Stage, Step, Waiting, account};
+use crate::github::run::Run;
+use crate::github::seen::{JobSeen, Rules, RunSeen, wants_labels};
+use crate::github::ticket::{Key, Scope, Ticket};
+use crate::job::ledger::Attempt;
+use crate::job::{JobId, Outcome, Repo};
+
+/// The shortest time between two questions, however much there is to look at.
+const AT_LEAST: Duration = Duration::from_secs(1);
+
+impl Daemon {
+    /// Serves GitHub, where it is configured. Never returns.
+    pub async fn serve_github(self: &Arc<Self>) -> Infallible {
+        let Some(source) = self.source.as_ref() else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            never = source.trees.tend(&source.releases) => never,
+            never = self.reap(source) => never,
+            never = self.poll(source) => never,
+        }
+    }
+
+    async fn poll(self: &Arc<Self>, source: &Source) -> Infallible {
+        loop {
+            let fresh = source.look(&self.rules(source)).await;
+            self.observe(source);
+            for scope in source.scopes_of(&fresh) {
+                self.act(source, &scope).await;
+            }
+            source.sight().asked = Some(SystemTime::now());
+            self.tell();
+            tokio::time::sleep(AT_LEAST).await;
+            tokio::select! {
+                () = tokio::time::sleep(source.pause().saturating_sub(AT_LEAST)) => {}
+                () = source.news.notified() => {}
+                () = source.trees.ready() => {}
+            }
+        }
+    }
+
+    /// What decides where jobs of this source go.
+    pub(super) fn rules<'a>(&'a self, source: &'a Source) -> Rules<'a> {
+        let config = self.pipeline.planner.config();
+        Rules {
+            trust: &config.trust,
+            has_vm: config.has_vm_backend(),
+            labels: &source.config.labels,
+        }
+    }
+
+    /// Notes which of our runners have a job.
+    fn observe(&self, source: &Source) {
+        let mut sight = source.sight();
+        let Sight { jobs, lives, .. } = &mut *sight;
+        let running: Vec<&JobSeen> = jobs
+            .values()
+            .flatten()
+            .filter(|job| job.runner.is_some())
+            .collect();
+        for (id, life) in lives.iter_mut() {
+            let has = running.iter().find(|job| {
+                let runner = job.runner.as_ref().map(|(id, _)| *id);
+                life.runner.is_some() && runner == life.runner
+            });
+            if let Some(job) = has {
+                self.took(id, life, &job.ticket);
+            }
+        }
+    }
+
+    /// Notes that a runner has a job. It has one and no other from then on.
+    pub(super) fn took(&self, id: &JobId, life: &mut Life, ticket: &Ticket) {
+        life.stage = Stage::Taken;
+        let is_new = life.has.send_if_modified(|has| {
+            let is_new = has.as_ref() != Some(ticket);
+            *has = Some(ticket.clone());
+            is_new
+        });
+        if is_new {
+            info!(job = %id, run = ticket.run, github_job = ticket.job, "runner has a job");
+            if let Err(error) = self.pipeline.ledger.taken(id, ticket) {
+                warn!(job = %id, error = crate::chain(&error), "could not record which job a runner has");
+            }
+        }
+    }
+
+    /// Makes, withdraws and tells for one class.
+    async fn act(self: &Arc<Self>, source: &Source, scope: &Scope) {
+        let (waiting, ours) = self.count(source, scope).await;
+        let (steps, held) = account(&waiting, &ours);
+        {
+            let keys: BTreeSet<Key> = waiting.iter().map(|job| job.ticket.key()).collect();
+            let mut sight = source.sight();
+            sight.held.retain(|old| !keys.contains(&old.job));
+            sight.held.extend(held);
+        }
+        let seen: BTreeMap<Key, JobSeen> = source
+            .waiting(scope)
+            .into_iter()
+            .map(|job| (job.ticket.key(), job))
+            .collect();
+        for step in steps {
+            match step {
+                Step::Make(key) => {
+                    if let Some(job) = seen.get(&key) {
+                        self.make(source, scope, job);
+                    }
+                }
+                Step::Withdraw(id) => self.withdraw(source, &id),
+                Step::Tell { job: key, why } => {
+                    if let Some(job) = seen.get(&key) {
+                        self.write_down(source, job, &why);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What waits in a class, and what we have there.
+    async fn count(&self, source: &Source, scope: &Scope) -> (Vec<Waiting>, Vec<Ours>) {
+        let jobs = source.waiting(scope);
+        let mut shut = BTreeMap::new();
+        for job in &jobs {
+            let repo = &job.ticket.repo;
+            if !shut.contains_key(repo) {
+                shut.insert(repo.clone(), self.why_not_now(source, repo).await);
+            }
+        }
+        let now = Instant::now();
+        let mut sight = source.sight();
+        for job in &jobs {
+            self.remember(&mut sight, &job.ticket.key(), now);
+        }
+        let waiting = jobs.into_iter().map(|job| {
+            let key = job.ticket.key();
+            Waiting {
+                seen_for: sight
+                    .since
+                    .get(&key)
+                    .map_or(Duration::ZERO, |since| now.duration_since(*since)),
+                standing: sight.claims.standing(&key, now),
+                is_told: sight.told.contains(&key),
+                shut: shut.get(&job.ticket.repo).cloned().flatten(),
+                ticket: job.ticket,
+                decision: job.decision,
+            }
+        });
+        let waiting = waiting.collect();
+        let ours = sight
+            .lives
+            .iter()
+            .filter(|(_, life)| life.scope == *scope)
+            .map(|(id, life)| life.ours(id))
+            .collect();
+        (waiting, ours)
+    }
+
+    /// Why nothing of a repository is started now.
+    async fn why_not_now(&self, source: &Source, repo: &Repo) -> Option<String> {
+        if self.is_closed() {
+            return Some("the daemon starts no jobs: it is drained or stopping".to_owned());
+        }
+        match source.trees.why_none() {
+            Some(why) => Some(why),
+            None => self.gate.why_shut(Some(repo)).await,
+        }
+    }
+
+    /// Takes up a job that is seen for the first time since the start: the ledger knows what was tried before.
+    fn remember(&self, sight: &mut Sight, key: &Key, now: Instant) {
+        if sight.since.contains_key(key) {
+            return;
+        }
+        sight.since.insert(key.clone(), now);
+        let attempts = match self.pipeline.ledger.made_for(key) {
+            Ok(attempts) => attempts,
+            Err(error) => {
+                warn!(error = crate::chain(&error), "could not look up earlier attempts");
+                return;
+            }
+        };
+        if let Some(Outcome::Refused { .. }) = attempts.last().and_then(|last| last.outcome.as_ref()) {
+            sight.told.insert(key.clone());
+        }
+        let failed: Vec<String> = attempts
+            .iter()
+            .filter_map(|attempt| wasted(attempt, key))
+            .collect();
+        sight.claims.resume(key, &failed, now);
+    }
+
+    /// Hands over a job of ours for a job of GitHub's.
+    fn make(self: &Arc<Self>, source: &Source, scope: &Scope, job: &JobSeen) {
+        match self.take_ticket(job) {
+            Ok(id) => {
+                let life = Life {
+                    made_for: job.ticket.clone(),
+                    scope: scope.clone(),
+                    runner: None,
+                    stage: Stage::NoSlot,
+                    has: watch::Sender::new(None),
+                };
+                source.sight().lives.insert(id.clone(), life);
+                self.enqueue(id, job);
+            }
+            // It stays where it is, and the next look finds it again.
+            Err(error) => warn!(error = crate::chain(&error), "could not take a job of GitHub"),
+        }
+    }
+
+    /// Takes back one that waits for a slot.
+    fn withdraw(&self, source: &Source, id: &JobId) {
+        if !self.unqueue(id) {
+            return;
+        }
+        if let Some(life) = source.sight().lives.remove(id) {
+            debug!(job = %id, github_job = life.made_for.job, "withdrawn");
+        }
+        let reason = "another runner has the job, or nobody wants it any more".to_owned();
+        self.end_unstarted(id, Outcome::Refused { reason });
+    }
+
+    /// Writes down that a job may not run here.
+    fn write_down(&self, source: &Source, job: &JobSeen, why: &str) {
+        match self.refuse_ticket(job, why) {
+            Ok(_) => {
+                source.sight().told.insert(job.ticket.key());
+            }
+            Err(error) => warn!(error = crate::chain(&error), "could not record a job of GitHub"),
+        }
+    }
+}
+
+/// Why an earlier attempt was for nothing; `None` for one that ran its job, was taken back, or ended with the daemon.
+fn wasted(attempt: &Attempt, key: &Key) -> Option<String> {
+    if attempt.taken.as_ref().is_some_and(|taken| taken.key() == *key) {
+        return None;
+    }
+    match attempt.outcome.as_ref()? {
+        Outcome::Failed { reason } if reason != crate::job::run::DAEMON_ENDED => Some(reason.clone()),
+        Outcome::Idle => Some(Outcome::Idle.to_string()),
+        _ => None,
+    }
+}
+
+impl Source {
+    /// Asks every repository; returns those that answered.
+    async fn look(&self, rules: &Rules<'_>) -> BTreeSet<Repo> {
+        let repos = match self.repos().await {
+            Ok(repos) => repos,
+            Err(error) => {
+                warn!(error = crate::chain(&error), "could not ask for the repositories");
+                return BTreeSet::new();
+            }
+        };
+        let mut answered = BTreeSet::new();
+        for repo in &repos {
+            let seen = self.ask(repo, rules).await;
+            let mut sight = self.sight();
+            match seen {
+                Ok(jobs) => {
+                    if sight.failing.remove(repo).is_some() {
+                        info!(%repo, "GitHub answers again");
+                    }
+                    sight.jobs.insert(repo.clone(), jobs);
+                    answered.insert(repo.clone());
+                }
+                Err(error) => {
+                    let why = crate::chain(&error);
+                    if sight.failing.insert(repo.clone(), why.clone()).as_ref() != Some(&why) {
+                        warn!(%repo, error = why, "GitHub does not tell which jobs wait");
+                    }
+                }
+            }
+        }
+        let mut sight = self.sight();
+        sight.jobs.retain(|repo, _| repos.contains(repo));
+        let there: BTreeSet<Key> = sight
+            .jobs
+            .values()
+            .flatten()
+            .map(|job| job.ticket.key())
+            .collect();
+        sight.since.retain(|key, _| there.contains(key));
+        sight.told.retain(|key| there.contains(key));
+        sight.held.retain(|held| there.contains(&held.job));
+        sight.claims.keep(&there);
+        answered
+    }
+
+    /// The repositories that are asked.
+    async fn repos(&self) -> Result<BTreeSet<Repo>, ClientError> {
+        match &self.config.serves {
+            Serves::Repos(repos) => Ok(repos.clone()),
+            Serves::Org { repos, .. } if !repos.is_empty() => Ok(repos.clone()),
+            Serves::Org { org, .. } => {
+                let seen = self.client.repositories().await?;
+                let names = seen.items.into_iter().map(|repo| repo.full_name);
+                Ok(names
+                    .filter(|repo| repo.owner().eq_ignore_ascii_case(org))
+                    .collect())
+            }
+        }
+    }
+
+    /// Asks one repository. Jobs that others `need` are queued while their run is in progress, so both are asked for.
+    async fn ask(&self, repo: &Repo, rules: &Rules<'_>) -> Result<Vec<JobSeen>, ClientError> {
+        let mut runs = BTreeMap::new();
+        for status in [RunStatus::Queued, RunStatus::InProgress] {
+            for run in self.client.runs(repo, status).await?.items {
+                runs.insert(run.id, run);
+            }
+        }
+        let mut found = Vec::new();
+        for run in runs.into_values() {
+            let jobs = self.client.jobs(repo, run.id).await?.items;
+            let labels = self.labels_of(rules, repo, &run).await?;
+            found.extend(rules.sort(repo, &RunSeen { run, jobs, labels }));
+        }
+        Ok(found)
+    }
+
+    /// The labels of a run's pull request, where trust looks at them.
+    pub(super) async fn labels_of(
+        &self,
+        rules: &Rules<'_>,
+        repo: &Repo,
+        run: &Run,
+    ) -> Result<Vec<String>, ClientError> {
+        match run.pull_requests.first() {
+            Some(pull) if wants_labels(rules.trust, repo) => {
+                self.client.pull_request_labels(repo, pull.number).await
+            }
+            Some(_) | None => Ok(vec![]),
+        }
+    }
+
+    /// The classes of which everything is known as it is now.
+    fn scopes_of(&self, answered: &BTreeSet<Repo>) -> BTreeSet<Scope> {
+        answered.iter().map(|repo| self.scope(repo)).collect()
+    }
+
+    /// The jobs that wait in a class.
+    fn waiting(&self, scope: &Scope) -> Vec<JobSeen> {
+        let sight = self.sight();
+        let jobs = sight.jobs.iter().filter(|(repo, _)| self.scope(repo) == *scope);
+        jobs.flat_map(|(_, jobs)| jobs)
+            .filter(|job| job.runner.is_none())
+            .cloned()
+            .collect()
+    }
+
+    /// How long until GitHub is asked again.
+    fn pause(&self) -> Duration {
+        let sight = self.sight();
+        let is_idle = sight.lives.is_empty() && sight.jobs.values().all(Vec::is_empty);
+        let pause = if is_idle {
+            self.config.idle_poll
+        } else {
+            self.config.poll
+        };
+        match sight.claims.next(Instant::now()) {
+            Some(next) => pause.min(next.saturating_duration_since(Instant::now())),
+            None => pause,
+        }
+    }
+}

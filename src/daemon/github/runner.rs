@@ -1,0 +1,351 @@
+//! One runner, in its slot: made at GitHub, started, admitted or stopped, and gone.
+
+mod admit;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Source;
+use super::trees::Lease;
+use crate::config::GitHub;
+use crate::daemon::Daemon;
+use crate::daemon::door::Door;
+use crate::github::admission::hook::{Place, TooLong};
+use crate::github::api::runners::NewRunner;
+use crate::github::claim::Failure;
+use crate::github::client::{ClientError, Retry};
+use crate::github::runner::jit::{JitConfig, JitError};
+use crate::github::runner::version::{Event as Known, RunnerVersion};
+use crate::github::ticket::{Runner, Scope, Ticket};
+use crate::host::entrance::{self, EntranceError};
+use crate::job::ledger::LedgerError;
+use crate::job::run::RunnerOrder;
+use crate::job::{JobId, JobSpec, Outcome};
+use crate::slot::Slot;
+use crate::workspace::Workspace;
+
+/// How often another name is tried when GitHub has a runner of that name.
+const NAMES: u32 = 3;
+
+/// The number of the group that runners of repositories are in (docs.github.com, "Self-hosted runner groups": every
+/// repository has the default one alone).
+const DEFAULT_GROUP: u64 = 1;
+
+/// How soon it is tried again when there is no tree to make a runner of.
+const NO_TREE: Duration = Duration::from_secs(30);
+
+/// Why a runner could not be made.
+#[derive(Debug, thiserror::Error)]
+enum MakeError {
+    /// GitHub did not make one.
+    #[error("could not make a runner")]
+    GitHub(#[from] ClientError),
+    /// The organisation has no such group, as far as we may see.
+    #[error(
+        "{org} has no runner group `{name}` that we may use\nhint: `ephemerd github check` lists the groups; set `github.runner_group`"
+    )]
+    NoGroup {
+        /// The organisation.
+        org: String,
+        /// The group.
+        name: String,
+    },
+    /// What it made cannot be used.
+    #[error("GitHub's configuration of the runner cannot be used")]
+    Jit(#[from] JitError),
+    /// It made another one than was asked for.
+    #[error("GitHub made runner {id} `{name}`, and its configuration is that of another")]
+    Another {
+        /// GitHub's number.
+        id: u64,
+        /// Its name.
+        name: String,
+    },
+    /// It cannot be remembered, so it must not be made.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The slot has no entrance for the hook.
+    #[error(transparent)]
+    Entrance(#[from] EntranceError),
+    /// Its path would be too long.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// Its socket cannot be used.
+    #[error("could not listen for the job's hook")]
+    Door(#[source] std::io::Error),
+}
+
+/// Tells which job a runner has.
+type Has = watch::Receiver<Option<Ticket>>;
+
+/// A runner that was made.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// GitHub's number of it.
+    pub(super) id: u64,
+    /// Its name.
+    pub(super) name: String,
+    pub(super) scope: Scope,
+    config: JitConfig,
+}
+
+impl MakeError {
+    /// What it means for the job that the runner was for.
+    fn failure(&self) -> Failure {
+        let why = crate::chain(self);
+        match self {
+            Self::GitHub(error) => match error.retry() {
+                // A name that is taken is another one the next time.
+                Retry::Never if is_conflict(error) => Failure::Passing(why),
+                Retry::Never => Failure::Final(why),
+                Retry::Soon => Failure::Passing(why),
+                Retry::After(wait) => Failure::Later { wait, why },
+            },
+            Self::NoGroup { .. } => Failure::Final(why),
+            Self::Jit(_)
+            | Self::Another { .. }
+            | Self::Ledger(_)
+            | Self::Entrance(_)
+            | Self::TooLong(_)
+            | Self::Door(_) => Failure::Passing(why),
+        }
+    }
+}
+
+fn is_conflict(error: &ClientError) -> bool {
+    matches!(error, ClientError::Conflict { .. })
+}
+
+/// Whether GitHub said no, so that there is no runner. After anything else there may be one.
+fn was_refused(error: &ClientError) -> bool {
+    !matches!(error.retry(), Retry::Soon)
+}
+
+impl Daemon {
+    /// Runs the runner of a job that has a slot. Returns why the slot is of no use afterwards, if it is not.
+    pub(in crate::daemon) async fn run_runner(
+        &self,
+        source: &Source,
+        (id, spec): (&JobId, &JobSpec),
+        slot: &Slot,
+        cancel: &CancellationToken,
+    ) -> Option<String> {
+        let Some((scope, ticket, has)) = source.start(id) else {
+            let reason = "another runner has the job, or nobody wants it any more".to_owned();
+            self.end_unstarted(id, Outcome::Refused { reason });
+            return None;
+        };
+        // Waiting for a slot took time, and so did looking whether the host has what it must.
+        if self.is_closed() {
+            let reason = "the daemon was drained before the runner was made".to_owned();
+            self.end_unstarted(id, Outcome::Refused { reason });
+            return None;
+        }
+        let lease = match source.trees.admit(Instant::now()) {
+            Ok(lease) => lease,
+            Err(why) => {
+                let wait = NO_TREE;
+                source.failed(
+                    &ticket,
+                    Failure::Later {
+                        wait,
+                        why: why.clone(),
+                    },
+                );
+                self.end_unstarted(id, Outcome::Refused { reason: why });
+                return None;
+            }
+        };
+        let made = self.make_runner(source, id, scope, slot).await;
+        match made {
+            Ok((made, door, place)) => {
+                let build = lease.build;
+                let unusable = self
+                    .run_made(
+                        source,
+                        (id, spec),
+                        slot,
+                        (&made, lease),
+                        (door, &place, has),
+                        cancel,
+                    )
+                    .await;
+                if let Err(error) = entrance::remove(&place) {
+                    warn!(
+                        slot = slot.index,
+                        error = crate::chain(&error),
+                        "could not remove the entrance of a slot"
+                    );
+                }
+                self.learn(source, id, (&ticket, build.version), cancel.is_cancelled());
+                unusable
+            }
+            Err(error) => {
+                let reason = crate::chain(&error);
+                error!(job = %id, error = reason, "no runner");
+                source.failed(&ticket, error.failure());
+                self.end_unstarted(id, Outcome::Failed { reason });
+                None
+            }
+        }
+    }
+
+    /// Makes a runner, and the entrance by which its hook reports.
+    async fn make_runner(
+        &self,
+        source: &Source,
+        id: &JobId,
+        scope: Scope,
+        slot: &Slot,
+    ) -> Result<(Made, Door, Place), MakeError> {
+        let place = Place::new(&source.host.run, self.pipeline.planner.data_dir(), slot.index)?;
+        let made = self.register(source, id, scope).await?;
+        source.made(id, made.id);
+        let socket = entrance::make(&place, &self.program, &slot.account)?;
+        let door = Door::open(socket, slot.account.uid).map_err(MakeError::Door)?;
+        Ok((made, door, place))
+    }
+
+    /// Makes a runner at GitHub. It is in the ledger by its name before it is made, and by its number as soon as that is
+    /// known.
+    async fn register(&self, source: &Source, id: &JobId, scope: Scope) -> Result<Made, MakeError> {
+        let group = source.group_of(&scope).await?;
+        let ledger = &self.pipeline.ledger;
+        let mut roll = 0;
+        loop {
+            let again = if roll == 0 {
+                String::new()
+            } else {
+                format!("-{roll}")
+            };
+            let name = format!("{}{id}{again}", source.prefix);
+            let runner = Runner {
+                scope: scope.clone(),
+                name: name.clone(),
+            };
+            ledger.registering(id, &runner)?;
+            let wanted = NewRunner {
+                name: name.clone(),
+                group,
+                labels: source.config.labels.clone(),
+            };
+            let error = match source.client.generate_jit(&scope, &wanted).await {
+                Ok(jit) => {
+                    ledger.registered(id, jit.runner_id)?;
+                    let work = Workspace::new(self.pipeline.planner.data_dir(), id).work();
+                    let config = JitConfig::decode(&jit.encoded, &work)?;
+                    if (config.agent_id(), config.agent_name()) != (jit.runner_id, name.as_str()) {
+                        let id = jit.runner_id;
+                        return Err(MakeError::Another { id, name });
+                    }
+                    info!(job = %id, runner = name, number = jit.runner_id, %scope, "runner made");
+                    return Ok(Made {
+                        id: jit.runner_id,
+                        name,
+                        scope,
+                        config,
+                    });
+                }
+                Err(error) => error,
+            };
+            if was_refused(&error) {
+                ledger.gone(id, SystemTime::now())?;
+            }
+            roll += 1;
+            if !is_conflict(&error) || roll == NAMES {
+                return Err(error.into());
+            }
+        }
+    }
+
+    async fn run_made(
+        &self,
+        source: &Source,
+        (id, spec): (&JobId, &JobSpec),
+        slot: &Slot,
+        (made, lease): (&Made, Lease),
+        (mut door, place, has): (Door, &Place, Has),
+        cancel: &CancellationToken,
+    ) -> Option<String> {
+        let (said, heard) = mpsc::unbounded_channel();
+        let (order, ordered) = mpsc::unbounded_channel();
+        let runner = RunnerOrder {
+            build: lease.build,
+            config: made.config.clone(),
+            hook: Some(place.hook()),
+            grace: source.config.stop_grace,
+            said,
+            has: has.clone(),
+        };
+        let running = self.run_admitted((id, spec), Some((runner, ordered)), slot, cancel);
+        let watching = self.watch_over(source, (id, made), (&mut door, has), (heard, order));
+        tokio::select! {
+            unusable = running => unusable,
+            never = watching => match never {},
+        }
+    }
+
+    /// What follows from how a runner ended, for the job it was made for and for its version.
+    fn learn(
+        &self,
+        source: &Source,
+        id: &JobId,
+        (made_for, version): (&Ticket, RunnerVersion),
+        was_cancelled: bool,
+    ) {
+        let row = match self.pipeline.ledger.job(id) {
+            Ok(Some(row)) => row,
+            Ok(None) => return,
+            Err(error) => {
+                warn!(job = %id, error = crate::chain(&error), "could not look up how a runner ended");
+                return;
+            }
+        };
+        let taken = row.github.and_then(|at| at.taken);
+        let has_ours = taken.as_ref().is_none_or(|taken| taken.key() == made_for.key());
+        match row.outcome {
+            Some(Outcome::Ran { .. }) => source.trees.note(Known::TookJob(version)),
+            Some(Outcome::Outdated) => source.trees.note(Known::Refused(version)),
+            Some(outcome @ Outcome::Idle) => {
+                source.trees.note(Known::Idle(version));
+                source.failed(made_for, Failure::Passing(outcome.to_string()));
+            }
+            Some(Outcome::Cancelled) if was_cancelled && taken.is_none() && !self.is_closed() => {
+                source.failed(made_for, Failure::Final("somebody cancelled it here".to_owned()));
+            }
+            Some(Outcome::Failed { reason }) if has_ours => {
+                source.failed(made_for, Failure::Passing(reason));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Source {
+    /// The number of the group that runners of a scope are put in.
+    async fn group_of(&self, scope: &Scope) -> Result<u64, MakeError> {
+        let Scope::Org(org) = scope else {
+            return Ok(DEFAULT_GROUP);
+        };
+        let GitHub {
+            runner_group: name, ..
+        } = &self.config;
+        let found = self
+            .group
+            .get_or_try_init(|| async {
+                let groups = self.client.runner_groups(org).await?.items;
+                let group = groups
+                    .into_iter()
+                    .find(|group| group.name.eq_ignore_ascii_case(name));
+                group.map(|group| group.id).ok_or_else(|| MakeError::NoGroup {
+                    org: org.clone(),
+                    name: name.clone(),
+                })
+            })
+            .await;
+        found.copied()
+    }
+}
