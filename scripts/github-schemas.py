@@ -11,15 +11,19 @@ import sys
 import tarfile
 
 OPERATIONS = """
+get /app/installations/{installation_id}
 post /app/installations/{installation_id}/access_tokens
+get /installation/repositories
 get /meta
 get /rate_limit
 get /orgs/{org}/actions/runner-groups
+get /orgs/{org}/actions/runner-groups/{runner_group_id}/repositories
 get /orgs/{org}/actions/runners
 get /orgs/{org}/actions/runners/{runner_id}
 delete /orgs/{org}/actions/runners/{runner_id}
 post /orgs/{org}/actions/runners/generate-jitconfig
 post /orgs/{org}/actions/runners/registration-token
+get /repos/{owner}/{repo}
 get /repos/{owner}/{repo}/actions/jobs/{job_id}
 post /repos/{owner}/{repo}/actions/jobs/{job_id}/rerun
 get /repos/{owner}/{repo}/actions/permissions/fork-pr-contributor-approval

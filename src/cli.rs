@@ -5,6 +5,7 @@ pub mod config;
 pub mod denials;
 pub mod egress;
 pub mod exec;
+pub mod github;
 pub mod host;
 pub mod job_started;
 pub mod jobs;
@@ -74,6 +75,8 @@ pub enum Command {
     Egress(egress::EgressArgs),
     /// Compare this host with what its manifest says it must have, and put it right.
     Provision(provision::ProvisionArgs),
+    /// Look at GitHub as far as this host's jobs depend on it.
+    Github(github::GitHubArgs),
     /// Prepare this host.
     Host(host::HostArgs),
     /// Check or show the configuration.
@@ -103,7 +106,12 @@ impl Command {
     /// Whether the command does nothing but answer, so that it may end when nobody reads on.
     fn only_answers(&self) -> bool {
         match self {
-            Self::Jobs(_) | Self::Status(_) | Self::Logs(_) | Self::Route(_) | Self::Config(_) => true,
+            Self::Jobs(_)
+            | Self::Status(_)
+            | Self::Logs(_)
+            | Self::Route(_)
+            | Self::Github(_)
+            | Self::Config(_) => true,
             Self::Run | Self::Exec(_) | Self::Submit(_) | Self::Cancel(_) | Self::Drain | Self::Resume(_) => {
                 false
             }
@@ -161,6 +169,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         Command::Profile(args) => profile::run(args, host, load(path)?, config_file(path)),
         Command::Egress(args) => egress::run(args, host, &load(path)?.config),
         Command::Provision(args) => provision::run(args, host, load(path)?, config_file(path)),
+        Command::Github(args) => github::run(args, &load(path)?.config),
         Command::Host(args) => host::run(args, host, &load(path)?, &config_file(path)),
         Command::Config(args) => config::run(args, path),
         Command::Warden { data_dir } => {

@@ -28,6 +28,7 @@
 
 pub mod admission;
 pub mod api;
+pub mod check;
 pub mod claim;
 pub mod client;
 pub mod demand;

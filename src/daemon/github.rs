@@ -170,8 +170,7 @@ impl Source {
         let machine = host.machine();
         let arch = Arch::of_machine(&machine).ok_or(SourceError::Processor(machine))?;
         let platform = Platform { os: host.os, arch };
-        let client = client(&github)?;
-        let releases = releases(&github, &client)?;
+        let (client, releases) = clients(&github)?;
         let trees = Trees::new(
             host,
             (data_dir.join(RUNNERS), platform),
@@ -320,6 +319,16 @@ impl Life {
             stage: self.stage,
         }
     }
+}
+
+/// The client, with its secrets read, and the one that knows the latest release of the runner. Needs a runtime.
+///
+/// # Errors
+/// A secret cannot be read or used.
+pub fn clients(github: &config::GitHub) -> Result<(Client, Client), SourceError> {
+    let client = client(github)?;
+    let releases = releases(github, &client)?;
+    Ok((client, releases))
 }
 
 /// The client, with its secrets read.

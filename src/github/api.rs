@@ -70,7 +70,8 @@ fn encoded(text: &str) -> String {
 impl Client {
     /// The value that a question is answered with.
     async fn value<T: DeserializeOwned>(&self, grant: Grant, path: String) -> Result<T, ClientError> {
-        self.call(Call::get(grant, path)).await?.json()
+        let reply = self.call(Call::get(grant, path)).await?;
+        reply.json().map_err(|error| self.count_failed(error))
     }
 
     /// All pages of a list, whose entries are in the member `name`.
@@ -88,9 +89,10 @@ impl Client {
         let mut target = format!("{path}{separator}per_page=100");
         for _ in 0..PAGES {
             let reply = self.call(Call::get(grant.clone(), target)).await?;
-            let mut page: Value = reply.json()?;
+            let mut page: Value = reply.json().map_err(|error| self.count_failed(error))?;
             let Some(Value::Array(entries)) = page.get_mut(name).map(Value::take) else {
-                return Err(reply.odd(Oddity::NotJson(format!("there is no list `{name}`"))));
+                let odd = reply.odd(Oddity::NotJson(format!("there is no list `{name}`")));
+                return Err(self.count_failed(odd));
             };
             for entry in entries {
                 match serde_json::from_value(entry) {

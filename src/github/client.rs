@@ -215,12 +215,16 @@ impl Client {
 
     /// Asks, and takes note of how that went.
     pub(crate) async fn call(&self, call: Call) -> Result<Reply, ClientError> {
-        let answered = self.answered(&call).await;
-        if let Err(error) = &answered {
-            self.state().failed(error);
-            tracing::debug!(%error, "GitHub did not give what it was asked for");
-        }
-        answered
+        self.answered(&call)
+            .await
+            .map_err(|error| self.count_failed(error))
+    }
+
+    /// Counts a call that failed, and tells.
+    pub(crate) fn count_failed(&self, error: ClientError) -> ClientError {
+        self.state().failed(&error);
+        tracing::debug!(%error, "GitHub did not give what it was asked for");
+        error
     }
 
     async fn answered(&self, call: &Call) -> Result<Reply, ClientError> {

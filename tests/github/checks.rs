@@ -1,6 +1,7 @@
 //! The hub does what GitHub does, as far as flows need it.
 
 mod access;
+mod client;
 mod description;
 mod faults;
 mod rest;

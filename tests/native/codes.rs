@@ -1,11 +1,14 @@
 //! `docs/exit-codes.md` against the program: every row of its table is made to happen.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::github::hub::Hub;
+use crate::github::hub::faults::Fault;
 use crate::harness::net::Net;
 use crate::harness::{Daemon, Site, command, said};
 
@@ -72,6 +75,7 @@ fn every_row_of_the_document_is_as_the_program_does_it() {
     let mut seen = Seen::default();
     let site = Site::new("[native]\njob_timeout = \"1s\"\n");
     without_a_daemon(&mut seen, &site);
+    github(&mut seen, &site);
     about_profiles(&mut seen, &site);
     about_egress(&mut seen, &site);
     about_provision(&mut seen, &site);
@@ -274,6 +278,29 @@ fn without_a_daemon(seen: &mut Seen, site: &Site) {
     seen.ended("`profile render`", "1", &with(&["profile", "render"]));
     fs::write(&bad, "host.account = \"root\"\n").unwrap();
     seen.ended("`host setup`", "1", &with(&["host", "setup", "--dry-run"]));
+}
+
+fn github(seen: &mut Seen, site: &Site) {
+    let hub = Hub::start();
+    hub.repository("acme/app", true);
+    let (file, token) = (site.top.join("github.toml"), site.top.join("token"));
+    fs::write(&token, hub.any_token()).unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    let text = format!(
+        "[trust.repos]\n\"acme/*\" = \"native\"\n[github]\napi = {:?}\nrepos = [\"acme/app\"]\nlabels = [\"eph\"]\ntoken_file = {token:?}\n",
+        hub.url()
+    );
+    let check = || {
+        let mut ephemerd = command(crate::harness::PROGRAM);
+        ephemerd.arg("--config").arg(&file).args(["github", "check"]);
+        ephemerd.output().unwrap()
+    };
+    fs::write(&file, &text).unwrap();
+    seen.ended("`github check`", "0", &check());
+    hub.inject("GET /repos/*", 1, Fault::Html(502));
+    seen.ended("`github check`", "3", &check());
+    fs::write(&file, text.replace("acme/app", "acme/other")).unwrap();
+    seen.ended("`github check`", "1", &check());
 }
 
 fn exec(seen: &mut Seen, site: &Site) {

@@ -4,7 +4,7 @@
 mod forge;
 #[expect(dead_code, reason = "only some of it is needed here")]
 #[path = "../github/hub/mod.rs"]
-mod hub;
+pub(crate) mod hub;
 mod invariants;
 
 use ephemerd::job::Outcome;
@@ -33,6 +33,38 @@ fn a_trusted_push_runs_here_and_leaves_nothing_here_or_there() {
         "{}",
         said(&listed)
     );
+}
+
+#[test]
+fn the_check_names_what_is_missing_and_changes_nothing() {
+    let forge = Forge::start(
+        "org = \"acme\"\nrepos = [\"acme/app\"]\nrunner_group = \"native\"\n",
+        "",
+    );
+    let check = || forge.daemon().cli(&["github", "check"]);
+    forge.hub.repository("acme/app", true);
+    let group = check();
+    assert_eq!(group.status.code(), Some(1), "{}", said(&group));
+    assert!(
+        out(&group).contains("fail     runner group `native` of acme: there is none"),
+        "{}",
+        said(&group)
+    );
+    forge.hub.runner_group("native", Some(&["acme/app"]), false);
+    let good = check();
+    assert_eq!(good.status.code(), Some(0), "{}", said(&good));
+    assert!(!out(&good).contains("fail"), "{}", said(&good));
+    let changed = forge
+        .hub
+        .requests()
+        .iter()
+        .filter(|request| request.method != "GET")
+        .count();
+    assert_eq!(changed, 0);
+    // The group is there now, and its runners serve.
+    let job = push(&forge.hub, &["true"]);
+    assert_eq!(forge.conclusion(job), "success");
+    forge.settled();
 }
 
 #[test]

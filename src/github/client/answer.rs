@@ -155,12 +155,24 @@ impl Answer {
     }
 }
 
-/// Words of somebody else for people: without control characters, not long, and without the credential.
+/// What GitHub's tokens begin with (docs.github.com, "About authentication to GitHub"): one may be echoed that is not the
+/// one that was sent.
+const TOKENS: [&str; 6] = ["github_pat_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"];
+
+/// Words of somebody else for people: without control characters, not long, and without the credential or another token.
 fn clean(text: &str, credential: Option<&str>) -> String {
-    let text = match credential {
+    let mut text = match credential {
         Some(credential) if !credential.is_empty() => text.replace(credential, "…"),
         _ => text.to_owned(),
     };
+    for beginning in TOKENS {
+        while let Some(at) = text.find(beginning) {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            let rest = &text[at..];
+            let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+            text.replace_range(at..at + end, "…");
+        }
+    }
     let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     shown.take(MESSAGE).collect()
 }

@@ -11,6 +11,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::clock::iso;
+use super::schema::sample;
 use super::state::{Installation, State, Token};
 use super::wire::{Call, Reply};
 
@@ -156,7 +157,7 @@ impl State {
             narrowed = wanted;
         }
         let selection = if narrowed.is_some() { "selected" } else { "all" };
-        let expires_s = self.now_s() + 3_600;
+        let expires_s = self.now_s() + self.token_life_s;
         let token = self.secret("ghs_");
         let body = json!({"token": token, "expires_at": iso(expires_s), "permissions": granted, "repository_selection": selection});
         self.tokens.insert(
@@ -170,6 +171,28 @@ impl State {
             },
         );
         Reply::json(201, &body)
+    }
+
+    /// `GET /app/installations/{id}`: what the App may do where it is installed.
+    pub(super) fn installation_of(&self, id: &str, call: &Call) -> Result<Reply, Reply> {
+        if let Some(why) = jwt_error(call.credential(), self.now_s()) {
+            return Err(Reply::error(401, why));
+        }
+        let known = id
+            .parse()
+            .ok()
+            .and_then(|it: u64| Some((it, self.installations.get(&it)?)));
+        let (id, installation) = known.ok_or_else(|| Reply::error(404, "Not Found"))?;
+        let selection = if installation.repositories.is_some() {
+            "selected"
+        } else {
+            "all"
+        };
+        let given = json!({
+            "id": id, "account": Self::user("o"), "permissions": installation.permissions, "repository_selection": selection,
+            "app_id": APP_ID, "suspended_at": null,
+        });
+        Ok(Reply::json(200, &sample("installation", given)))
     }
 
     /// The token of a request, if it is still good.

@@ -26,6 +26,10 @@ pub(crate) enum Fault {
     ByteOrderMark,
     /// A redirect to the same place.
     RedirectLoop,
+    /// The true answer, with a link to this as the next page.
+    Next(String),
+    /// A redirect elsewhere.
+    Redirect(u16, String),
     /// The request waits at a gate before it is looked at.
     Hold(Gate),
     /// The connection is reset before the request is looked at.
@@ -68,6 +72,7 @@ impl Fault {
                 Some(Reply { status: *status, content_type: "text/html", headers: Vec::new(), body: page.into() })
             }
             Self::RedirectLoop => Some(Reply::empty(302).with("location", call.target())),
+            Self::Redirect(status, to) => Some(Reply::empty(*status).with("location", to.clone())),
             Self::PrimaryLimit(reset_s) => Some(
                 limit(403, "API rate limit exceeded for installation.")
                     .with("x-ratelimit-remaining", "0".to_owned())
@@ -77,7 +82,7 @@ impl Fault {
                 limit(403, "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.")
                     .with("retry-after", retry_s.to_string()),
             ),
-            Self::Truncated | Self::Huge | Self::WrongType | Self::ByteOrderMark => None,
+            Self::Truncated | Self::Huge | Self::WrongType | Self::ByteOrderMark | Self::Next(_) => None,
             Self::Hold(_) | Self::Reset | Self::LoseAnswer => None,
         }
     }
@@ -87,10 +92,12 @@ impl Fault {
         match self {
             Self::Huge => reply.body.resize(10 * 1024 * 1024, b' '),
             Self::WrongType => reply.content_type = "text/plain",
+            Self::Next(to) => reply.headers.push(("link", format!("<{to}>; rel=\"next\""))),
             Self::ByteOrderMark => drop(reply.body.splice(0..0, *b"\xef\xbb\xbf")),
             Self::Answer(..)
             | Self::Html(_)
             | Self::RedirectLoop
+            | Self::Redirect(..)
             | Self::PrimaryLimit(_)
             | Self::SecondaryLimit(_) => {}
             Self::Truncated | Self::Hold(_) | Self::Reset | Self::LoseAnswer => {}

@@ -313,6 +313,7 @@ impl State {
             body: call.json(),
             token: call.credential().to_owned(),
             status,
+            conditional: !call.header("if-none-match").is_empty(),
             counted,
         });
     }

@@ -32,6 +32,19 @@ impl State {
         )
     }
 
+    /// A repository as one of the description's longer forms.
+    pub(super) fn repository_json(&self, schema: &str, full_name: &str) -> Value {
+        let known = &self.repositories[full_name];
+        let (owner, name) = full_name.split_once('/').expect("owner/name");
+        sample(
+            schema,
+            json!({
+                "id": known.id, "name": name, "full_name": full_name, "private": known.private, "fork": known.fork,
+                "owner": Self::user(owner), "url": format!("{}/repos/{full_name}", self.url), "archived": false,
+            }),
+        )
+    }
+
     pub(super) fn run_json(&self, id: u64) -> Value {
         let run = &self.runs[&id];
         let (status, conclusion) = self.outcome(id);

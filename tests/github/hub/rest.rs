@@ -82,6 +82,20 @@ impl State {
         let whole = |owner: &str, name: &str| format!("{owner}/{name}");
         match (call.method.as_str(), segments.as_slice()) {
             ("POST", ["app", "installations", id, "access_tokens"]) => Ok(self.installation_token(id, call)),
+            ("GET", ["app", "installations", id]) => self.installation_of(id, call),
+            ("GET", ["installation", "repositories"]) => self.installed(call),
+            ("GET", ["repos", owner, name]) => self.repository_of(call, &whole(owner, name)),
+            (
+                "GET",
+                [
+                    "orgs",
+                    organization,
+                    "actions",
+                    "runner-groups",
+                    id,
+                    "repositories",
+                ],
+            ) => self.group_repositories(call, organization, id),
             ("GET", ["meta"]) => Ok(Reply::json(200, &sample("api-overview", json!({})))),
             ("GET", ["rate_limit"]) => self.rate_limit(call),
             ("GET", ["repos", "actions", "runner", "releases", "latest"]) => Ok(self.latest_runner()),
@@ -119,8 +133,44 @@ impl State {
 
     fn latest_runner(&self) -> Reply {
         let version = &self.runner_version;
-        let given = json!({"tag_name": format!("v{version}"), "name": format!("v{version}"), "body": "", "author": Self::user("github-actions[bot]")});
+        // As `releaseNote.md` of actions/runner has it.
+        let notes: String = ["osx-arm64", "osx-x64", "linux-arm64", "linux-x64"]
+            .map(|platform| {
+                let hash = archive_hash(version, platform);
+                format!("- actions-runner-{platform}-{version}.tar.gz <!-- BEGIN SHA {platform} -->{hash}<!-- END SHA {platform} -->\n")
+            })
+            .concat();
+        let given = json!({"tag_name": format!("v{version}"), "name": format!("v{version}"), "body": notes, "author": Self::user("github-actions[bot]")});
         Reply::json(200, &sample("release", given))
+    }
+
+    /// A repository, to whoever may see it.
+    fn repository_of(&self, call: &Call, name: &str) -> Result<Reply, Reply> {
+        self.allow(call, Some(name), "metadata", "read")?;
+        Ok(Reply::json(200, &self.repository_json("full-repository", name)))
+    }
+
+    /// What an installation's token sees, which says the same whatever the token may do there.
+    fn installed(&self, call: &Call) -> Result<Reply, Reply> {
+        let token = self.token_of(call)?;
+        if !token.app {
+            let why = "You must authenticate with an installation access token in order to list repositories for an installation.";
+            return Err(Reply::error(403, why));
+        }
+        let seen = |name: &&String| token.repositories.as_ref().is_none_or(|it| it.contains(*name));
+        let all = self.repositories.keys().filter(seen);
+        let all = all.map(|name| self.repository_json("repository", name));
+        Ok(page(call, &self.url, "repositories", all.collect()))
+    }
+
+    fn group_repositories(&self, call: &Call, organization: &str, id: &str) -> Result<Reply, Reply> {
+        self.allow(call, None, "organization_self_hosted_runners", "read")?;
+        let group = id.parse().ok().and_then(|it: u64| self.groups.get(&it));
+        let group = group.ok_or_else(|| Reply::error(404, "Not Found"))?;
+        let selected = group.repositories.iter().flatten();
+        let ours = selected.filter(|name| name.split('/').next() == Some(organization));
+        let all = ours.map(|name| self.minimal_repository(Some(name)));
+        Ok(page(call, &self.url, "repositories", all.collect()))
     }
 
     fn runner_groups(&self, call: &Call, organization: &str) -> Result<Reply, Reply> {
@@ -336,6 +386,11 @@ impl State {
         run.triggering_actor = actor.to_owned();
         Ok(again)
     }
+}
+
+/// The hash that the notes of a release give for an archive: any, but always the same.
+pub(super) fn archive_hash(version: &str, platform: &str) -> String {
+    hex(digest(&SHA256, format!("{version} {platform}").as_bytes()).as_ref())
 }
 
 /// Whether a call is taken from the rate limit.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Hub;
 use super::auth::permissions;
+use super::rest::archive_hash;
 use super::scale_sets::{MessageFault, ScaleSet};
 use super::state::{
     Installation, Job, JobSpec, Phase, PullRequest, Repository, Run, Runner, RunnerGroup, Scope, State, Step,
@@ -87,6 +88,7 @@ impl State {
         self.url = url;
         self.last_id = 1_000;
         self.admin_life_s = 3_600;
+        self.token_life_s = 3_600;
         self.long_poll = Duration::from_secs(1);
         self.runner_version = "2.336.0".into();
         self.fork_approval = "all_external_contributors".into();
@@ -355,6 +357,11 @@ impl Hub {
         self.inner.change(|state| state.long_poll = longest);
     }
 
+    /// How long tokens of installations are good that are given out from now on: an hour, unless a test wants less.
+    pub(crate) fn set_token_life_s(&self, seconds: i64) {
+        self.inner.change(|state| state.token_life_s = seconds);
+    }
+
     /// How long the administrators' tokens of scale sets are good.
     pub(crate) fn set_admin_life_s(&self, seconds: i64) {
         self.inner.change(|state| state.admin_life_s = seconds);
@@ -427,6 +434,11 @@ impl Hub {
     /// The scale sets.
     pub(crate) fn scale_sets(&self) -> BTreeMap<u64, ScaleSet> {
         self.inner.lock().scale_sets.clone()
+    }
+
+    /// The hash of a runner's archive, as the notes of its release give it.
+    pub(crate) fn archive_hash(&self, platform: &str) -> String {
+        archive_hash(&self.inner.lock().runner_version, platform)
     }
 
     /// Whether jobs of a repository may go to runners of a scope and group.

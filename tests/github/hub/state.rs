@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(super) registrations: BTreeMap<String, Scope>,
     pub(super) admins: BTreeMap<String, (Scope, i64)>,
     pub(super) admin_life_s: i64,
+    /// How long the tokens of installations are good.
+    pub(super) token_life_s: i64,
     pub(super) planned: Vec<Planned>,
     pub(super) requests: Vec<Logged>,
     pub(super) violations: Vec<String>,
@@ -202,6 +204,8 @@ pub(crate) struct Logged {
     /// The `Authorization` header without its scheme.
     pub(crate) token: String,
     pub(crate) status: u16,
+    /// Whether it named the ETag of an answer that the client has.
+    pub(crate) conditional: bool,
     /// Whether it was taken from the rate limit.
     pub(crate) counted: bool,
 }
