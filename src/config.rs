@@ -18,7 +18,7 @@ pub mod show;
 pub mod size;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -256,6 +256,17 @@ pub struct GitHub {
     pub runner: Option<(RunnerVersion, Sha256)>,
     /// Where archives of the runner are; no slash at the end. What they hold is known by its hash.
     pub runner_releases: String,
+    /// Where webhooks are taken.
+    pub webhook: Option<Webhook>,
+}
+
+/// Where webhooks of GitHub are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Webhook {
+    /// The address that is listened on. Jobs do not reach its port on loopback.
+    pub listen: SocketAddr,
+    /// Absolute path of the file of the secret that deliveries are signed with.
+    pub secret: Utf8PathBuf,
 }
 
 /// Whose jobs GitHub gives to our runners.

@@ -591,9 +591,16 @@ fn what_github_says_is_read() {
     let app = "[github]\norg = \"acme\"\nrepos = [\"acme/ios\"]\nlabels = [\"self-hosted\", \"eph-native\"]\napp_id = 1\n\
         installation_id = 2\nprivate_key = \"/etc/ephemerd/app.pem\"\napi = \"https://ghe.acme.example/api/v3/\"\n\
         runner_version = \"2.336.0\"\nrunner_sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n";
-    insta::assert_snapshot!(serde_json::to_string(&right(app).config.github).unwrap(), @r#"{"api":"https://ghe.acme.example/api/v3","serves":{"org":{"org":"acme","repos":["acme/ios"]}},"runner_group":"Default","labels":["self-hosted","eph-native"],"identity":{"app":{"app_id":1,"installation_id":2,"private_key":"/etc/ephemerd/app.pem"}},"poll":{"secs":10,"nanos":0},"idle_poll":{"secs":30,"nanos":0},"idle_timeout":{"secs":300,"nanos":0},"stop_grace":{"secs":30,"nanos":0},"runner":["2.336.0","0000000000000000000000000000000000000000000000000000000000000000"],"runner_releases":"https://github.com/actions/runner/releases/download"}"#);
+    insta::assert_snapshot!(serde_json::to_string(&right(app).config.github).unwrap(), @r#"{"api":"https://ghe.acme.example/api/v3","serves":{"org":{"org":"acme","repos":["acme/ios"]}},"runner_group":"Default","labels":["self-hosted","eph-native"],"identity":{"app":{"app_id":1,"installation_id":2,"private_key":"/etc/ephemerd/app.pem"}},"poll":{"secs":10,"nanos":0},"idle_poll":{"secs":30,"nanos":0},"idle_timeout":{"secs":300,"nanos":0},"stop_grace":{"secs":30,"nanos":0},"runner":["2.336.0","0000000000000000000000000000000000000000000000000000000000000000"],"runner_releases":"https://github.com/actions/runner/releases/download","webhook":null}"#);
     let token = "[github]\nrepos = [\"acme/ios\", \"Acme/iOS\"]\nlabels = [\"eph\"]\ntoken_file = \"/etc/ephemerd/token\"\n";
-    insta::assert_snapshot!(serde_json::to_string(&right(token).config.github).unwrap(), @r#"{"api":"https://api.github.com","serves":{"repos":["Acme/iOS"]},"runner_group":"Default","labels":["eph"],"identity":{"token":{"file":"/etc/ephemerd/token"}},"poll":{"secs":10,"nanos":0},"idle_poll":{"secs":30,"nanos":0},"idle_timeout":{"secs":300,"nanos":0},"stop_grace":{"secs":30,"nanos":0},"runner":null,"runner_releases":"https://github.com/actions/runner/releases/download"}"#);
+    insta::assert_snapshot!(serde_json::to_string(&right(token).config.github).unwrap(), @r#"{"api":"https://api.github.com","serves":{"repos":["Acme/iOS"]},"runner_group":"Default","labels":["eph"],"identity":{"token":{"file":"/etc/ephemerd/token"}},"poll":{"secs":10,"nanos":0},"idle_poll":{"secs":30,"nanos":0},"idle_timeout":{"secs":300,"nanos":0},"stop_grace":{"secs":30,"nanos":0},"runner":null,"runner_releases":"https://github.com/actions/runner/releases/download","webhook":null}"#);
+}
+
+#[test]
+fn no_job_reaches_what_takes_webhooks() {
+    let text = "[github]\nrepos = [\"acme/ios\"]\nlabels = [\"eph\"]\ntoken_file = \"/etc/t\"\n\
+        webhook_listen = \"127.0.0.1:9124\"\nwebhook_secret = \"/etc/s\"\n";
+    assert!(right(text).config.egress.protect_local_ports.contains(&9124));
 }
 
 #[test]
@@ -617,6 +624,11 @@ fn every_mistake_in_github_is_told_with_a_remedy() {
         served("api = \"https://user:secret@ghe.acme.example\"\n"),
         served("api = \"ftp://x\"\n"),
         served("runner_releases = \"/srv/runners\"\n"),
+        served("webhook_listen = \"127.0.0.1:9124\"\n"),
+        served("webhook_listen = \"localhost\"\nwebhook_secret = \"/etc/s\"\n"),
+        with(
+            "org = \"acme\"\nlabels = [\"eph\"]\nwebhook_listen = \"127.0.0.1:9124\"\nwebhook_secret = \"/etc/s\"\n",
+        ),
     ];
     insta::assert_snapshot!(told.join("\n\n"), @r#"
     the configuration has an error
@@ -682,5 +694,17 @@ fn every_mistake_in_github_is_told_with_a_remedy() {
     the configuration has an error
     e.toml:5:19: `github.runner_releases`: `/srv/runners` is no address of a folder
     hint: write it as https://HOST/PATH or file:///PATH
+
+    the configuration has an error
+    e.toml:5:18: `github.webhook_listen` and `github.webhook_secret` go together
+    hint: without a secret anybody could send what looks like GitHub's
+
+    the configuration has an error
+    e.toml:5:18: `github.webhook_listen`: `localhost` is no address with a port
+    hint: for example "127.0.0.1:9124", behind a server that speaks TLS
+
+    the configuration has an error
+    e.toml:5:18: webhooks are taken for repositories that are named
+    hint: name them in `github.repos`
     "#);
 }

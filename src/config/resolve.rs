@@ -15,7 +15,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::grants::{self, Grant};
 use super::problem::Problem;
 use super::raw::RawFile;
-use super::{Accounts, Config, Control, HostConfig, Limits, Log, Native};
+use super::{Accounts, Config, Control, Egress, GitHub, HostConfig, Limits, Log, Native};
 use crate::sandbox::Axis;
 use reader::{Complaint, Reader};
 
@@ -42,8 +42,11 @@ fn config(r: &mut Reader) -> Option<Config> {
     let native = native(r);
     let trust = repos::trust(r);
     let repos = repos::repos(r);
-    let egress = egress::egress(r);
+    let mut egress = egress::egress(r);
     let github = github::github(r);
+    if let (Some(egress), Some(Some(github))) = (&mut egress, &github) {
+        protect(egress, github);
+    }
     let control = control(r, host.as_ref());
     let format = r.must(&["log", "format"], values::choice);
     let level = r.must(&["log", "level"], values::choice);
@@ -60,6 +63,15 @@ fn config(r: &mut Reader) -> Option<Config> {
             level: level?,
         },
     })
+}
+
+/// Keeps jobs away from what the daemon listens on.
+fn protect(egress: &mut Egress, github: &GitHub) {
+    if let Some(webhook) = &github.webhook {
+        egress.protect_local_ports.push(webhook.listen.port());
+        egress.protect_local_ports.sort_unstable();
+        egress.protect_local_ports.dedup();
+    }
 }
 
 fn host(r: &mut Reader) -> Option<HostConfig> {

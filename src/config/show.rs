@@ -10,7 +10,7 @@ use super::keys::{dotted, quote};
 use super::size::{show_duration, show_size};
 use super::{
     Config, Control, Egress, GitHub, HostConfig, Identity, KeyOrigin, Limits, Loaded, Log, Native,
-    RepoConfig, Serves,
+    RepoConfig, Serves, Webhook,
 };
 use crate::egress::Destination;
 use crate::trust::{Conditions, Route, TrustConfig, TrustRule};
@@ -213,6 +213,7 @@ impl Rows<'_> {
             stop_grace,
             runner,
             runner_releases,
+            webhook,
         } = github;
         self.add(&["github", "api"], quote(api));
         let (org, repos) = match serves {
@@ -252,6 +253,10 @@ impl Rows<'_> {
             self.add(&["github", "runner_sha256"], quote(sha256.as_str()));
         }
         self.add(&["github", "runner_releases"], quote(runner_releases));
+        if let Some(Webhook { listen, secret }) = webhook {
+            self.add(&["github", "webhook_listen"], quote(&listen.to_string()));
+            self.add(&["github", "webhook_secret"], quote(secret.as_str()));
+        }
     }
 
     fn repo(&mut self, name: &str, repo: &RepoConfig) {

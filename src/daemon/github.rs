@@ -12,6 +12,7 @@
 //! Whatever happens is found by looking again, and nothing by being told: an event that never comes changes nothing. What a
 //! runner has is what GitHub says it has, never what it was made for.
 
+mod hints;
 mod poll;
 mod reap;
 mod runner;
@@ -33,6 +34,7 @@ use crate::github::runner::tree::{Arch, Platform, RUNNERS};
 use crate::github::secret::Secret;
 use crate::github::seen::JobSeen;
 use crate::github::ticket::{Key, Scope, Ticket};
+use crate::github::webhook::{Ear, NoSecret};
 use crate::host::Host;
 use crate::host::secrets::{self, SecretError};
 use crate::job::{JobId, Repo};
@@ -56,6 +58,9 @@ pub enum SourceError {
     /// The client cannot be made.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The webhook's secret is none.
+    #[error(transparent)]
+    Webhook(#[from] NoSecret),
     /// The host's own name for itself cannot be kept.
     #[error("could not read or write `{path}`")]
     HostId {
@@ -79,6 +84,8 @@ pub struct Source {
     /// The number of the runner group.
     group: OnceCell<u64>,
     trees: Trees,
+    /// Who hears webhooks, until they are taken.
+    ear: tokio::sync::Mutex<Option<Ear>>,
     sight: Mutex<Sight>,
     /// Somebody says that there may be something new.
     news: Notify,
@@ -171,6 +178,7 @@ impl Source {
         let arch = Arch::of_machine(&machine).ok_or(SourceError::Processor(machine))?;
         let platform = Platform { os: host.os, arch };
         let (client, releases) = clients(&github)?;
+        let ear = hints::ear(&github)?;
         let trees = Trees::new(
             host,
             (data_dir.join(RUNNERS), platform),
@@ -187,6 +195,7 @@ impl Source {
             prefix: format!("eph-{id}-"),
             group: OnceCell::new(),
             trees,
+            ear: tokio::sync::Mutex::new(ear),
             sight: Mutex::default(),
             news: Notify::new(),
             ended: Notify::new(),

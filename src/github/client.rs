@@ -7,11 +7,11 @@
 //!        App's own token
 //! ```
 //!
-//! - An **App** is given tokens for an hour, each for one repository and one purpose ([`grant`]); a personal token is used as
+//! - An **App** is given tokens for an hour, each for one repository and one purpose (`grant`); a personal token is used as
 //!   it is. A token that GitHub does not take is asked for anew, once.
 //! - **Nothing is tried twice** otherwise: whoever asks has the reason to ask again, and [`ClientError::retry`] says whether
 //!   it could help.
-//! - While a **limit** is on, calls fail without a request. Lists that did not change cost nothing ([`cache`]).
+//! - While a **limit** is on, calls fail without a request. Lists that did not change cost nothing (`cache`).
 //! - The **clock** that counts is GitHub's: its answers tell what it shows, and an App's token is dated by it.
 //! - **Somebody else** may answer: a proxy, a portal. What is not JSON, too large, cut or leads to another server is an error
 //!   of its own, never a 404 that something would be concluded from.

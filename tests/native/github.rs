@@ -200,3 +200,44 @@ fn a_run_that_is_cancelled_ends_and_one_that_is_run_again_runs_again() {
     assert_eq!(forge.conclusion(again), "cancelled");
     forge.settled();
 }
+
+#[test]
+fn a_webhook_makes_the_daemon_look_at_once() {
+    // A port that was free a moment ago; nobody else is told of it.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "hunter2\n").unwrap();
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&secret, closed).unwrap();
+    let forge = Forge::start(
+        &format!(
+            "poll = \"1h\"\nidle_poll = \"1h\"\nwebhook_listen = \"127.0.0.1:{port}\"\nwebhook_secret = {secret:?}\n"
+        ),
+        "",
+    );
+    wait_for("the first look", || {
+        let looked = forge
+            .hub
+            .requests()
+            .iter()
+            .filter(|it| it.path.ends_with("/actions/runs"))
+            .count();
+        (looked >= 2).then_some(())
+    });
+    let job = push(&forge.hub, &["true"]);
+    let url = format!("http://127.0.0.1:{port}/webhook");
+    let payload = forge.hub.payload(job, hub::state::Phase::Queued);
+    let forged = hub::webhooks::deliver(&payload, "wrong");
+    assert_eq!(wait_for("an answer", || forged.send(&url).ok()), 401);
+    assert_eq!(
+        hub::webhooks::deliver(&payload, "hunter2").send(&url).unwrap(),
+        202
+    );
+    assert_eq!(forge.conclusion(job), "success");
+    forge.settled();
+}

@@ -15,7 +15,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 68] = [
+pub const KEYS: [Key; 70] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -405,6 +405,18 @@ pub const KEYS: [Key; 68] = [
         kind: Kind::Text("URL"),
         default: Some("\"https://github.com/actions/runner/releases/download\""),
         doc: "Where archives of the runner are; below it they are called as GitHub calls them.",
+    },
+    Key {
+        name: "github.webhook_listen",
+        kind: Kind::Text("address and port"),
+        default: None,
+        doc: "Where webhooks of GitHub are taken, which make the daemon look at once; with the key below.",
+    },
+    Key {
+        name: "github.webhook_secret",
+        kind: ABSOLUTE,
+        default: None,
+        doc: "File of the webhook's secret, which only root may read.",
     },
     Key {
         name: "control.socket",

@@ -1,12 +1,13 @@
 //! `[github]`: whose runners, who we are, and what goes together.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use camino::Utf8PathBuf;
 
 use super::super::grants;
 use super::super::keys::KEYS;
-use super::super::{GitHub, Identity, Serves};
+use super::super::{GitHub, Identity, Serves, Webhook};
 use super::reader::Reader;
 use super::values;
 use crate::github::runner::tree::Sha256;
@@ -34,6 +35,7 @@ pub(super) fn github(r: &mut Reader) -> Option<Option<GitHub>> {
     let runner_releases = r.must(&["github", "runner_releases"], |_, raw| {
         Ok(releases(values::text(raw))?)
     });
+    let webhook = webhook(r);
     let (repos, org, labels) = (repos?, org?, labels?);
     let repos: BTreeSet<Repo> = repos.into_iter().collect();
     let serves = match org {
@@ -60,6 +62,7 @@ pub(super) fn github(r: &mut Reader) -> Option<Option<GitHub>> {
         stop_grace: stop_grace?,
         runner: runner?,
         runner_releases: runner_releases?,
+        webhook: webhook?,
     }))
 }
 
@@ -107,6 +110,42 @@ fn path(r: &mut Reader, key: &str) -> Option<Option<Utf8PathBuf>> {
 /// Whether the file names somebody whose jobs run here.
 fn is_wanted(r: &Reader) -> bool {
     r.is_set("github.repos") || r.is_set("github.org")
+}
+
+/// Where webhooks are taken, with what they are signed with, or neither.
+fn webhook(r: &mut Reader) -> Option<Option<Webhook>> {
+    let listen = r.may(&["github", "webhook_listen"], |_, raw| {
+        let text = values::text(raw);
+        let parsed = text.parse::<SocketAddr>().ok().filter(|listen| listen.port() != 0);
+        Ok(parsed.ok_or_else(|| {
+            format!(
+                "`{}` is no address with a port\nhint: for example \"127.0.0.1:9124\", behind a server that speaks TLS",
+                text.escape_debug()
+            )
+        })?)
+    });
+    let secret = path(r, "webhook_secret");
+    match (listen?, secret?) {
+        (Some(_), Some(_)) if !r.is_set("github.repos") => {
+            r.contradiction(
+                &["github.webhook_listen"],
+                "webhooks are taken for repositories that are named\nhint: name them in `github.repos`"
+                    .to_owned(),
+            );
+            None
+        }
+        (Some(listen), Some(secret)) => Some(Some(Webhook { listen, secret })),
+        (None, None) => Some(None),
+        (Some(_), None) | (None, Some(_)) => {
+            r.contradiction(
+                &["github.webhook_listen", "github.webhook_secret"],
+                "`github.webhook_listen` and `github.webhook_secret` go together\n\
+                 hint: without a secret anybody could send what looks like GitHub's"
+                    .to_owned(),
+            );
+            None
+        }
+    }
 }
 
 /// The version of the runner with its hash, or neither.

@@ -32,6 +32,7 @@ impl Daemon {
         tokio::select! {
             never = source.trees.tend(&source.releases) => never,
             never = self.reap(source) => never,
+            never = source.listen() => never,
             never = self.poll(source) => never,
         }
     }
