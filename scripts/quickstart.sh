@@ -2,6 +2,9 @@
 # Shows ephemerd at work on this machine: builds it, starts the daemon with docs/examples/quickstart, hands it
 # a dozen jobs of several repositories, and counts what they left behind. Needs Debian, Rust, and root or sudo.
 #
+# With --github, the jobs come from a GitHub made for tests instead, with a stand-in for its runner: a push, pull
+# requests of all kinds, a fork that steals a runner, a matrix, and what becomes of each.
+#
 # It ends with 0 if every job ended as it should and nothing is left. Whatever it makes it removes again: the
 # data folder, and the accounts that were not there before. Packages that it had to install stay.
 set -euo pipefail
@@ -47,6 +50,9 @@ prepare() {
     local quiet=()
     [[ -t 2 ]] || quiet=(--quiet)
     cargo build "${quiet[@]}" --release --locked --target-dir target
+    if [[ $1 == --github ]]; then
+        cargo build "${quiet[@]}" --release --locked --target-dir target --example github-demo
+    fi
 }
 
 # Fails while another quickstart runs; removes what one left that was killed.
@@ -158,6 +164,26 @@ submit() {
     launch unwanted acme/legacy 125 "no VM backend"
 }
 
+# Runs the flows of GitHub, with the program that makes them: flows PROGRAM
+flows() {
+    local from to line program
+    coproc DEMO { exec "$1" "$PLACE" 2>&1; }
+    # Bash forgets these with the program's end.
+    # shellcheck disable=SC2153
+    from=${DEMO[0]} to=${DEMO[1]} program=$DEMO_PID
+    read -r line <&"$from"
+    [[ $line == ready ]] || die "the GitHub for tests does not start: $line"
+    cat "$PLACE/github.toml" >>"$CONFIG"
+    ephemerd config check >/dev/null
+    start
+    heading "what GitHub lets this host do"
+    ephemerd github check
+    heading "jobs"
+    echo go >&"$to"
+    cat <&"$from" || true
+    wait "$program"
+}
+
 # Waits for every job; on a terminal it shows them meanwhile. Those not submitted yet are not in the table.
 watch() {
     local table="" lines=0 width
@@ -241,7 +267,7 @@ clean_up() {
     exit "$code"
 }
 
-# The part that needs root: demonstrate PROGRAM SYSROOT
+# The part that needs root: demonstrate PROGRAM SYSROOT [PROGRAM-OF-GITHUB]
 demonstrate() {
     local result=0
     only_one
@@ -253,14 +279,20 @@ demonstrate() {
     accounts
     heading "what this host must have"
     enable
-    start
-    heading "jobs"
-    submit "$2"
-    watch
-    heading "result"
-    ephemerd jobs --all
-    echo
-    attempts
+    if [[ -n ${3:-} ]]; then
+        flows "$3" || result=1
+        heading "result"
+        ephemerd jobs --all
+    else
+        start
+        heading "jobs"
+        submit "$2"
+        watch
+        heading "result"
+        ephemerd jobs --all
+        echo
+        attempts
+    fi
     echo
     ephemerd egress status | sed -n 1p || result=1
     echo
@@ -274,10 +306,17 @@ demonstrate() {
 }
 
 if [[ ${1:-} == --demonstrate ]]; then
-    demonstrate "$2" "$3"
+    demonstrate "$2" "$3" "${4:-}"
 fi
-prepare
-as_root "$PWD/scripts/quickstart.sh" --demonstrate "$PWD/target/release/ephemerd" "$(rustc --print sysroot)"
+github=()
+case ${1:-} in
+    "") ;;
+    --github) github=("$PWD/target/release/examples/github-demo") ;;
+    *) die "usage: scripts/quickstart.sh [--github]" ;;
+esac
+prepare "${1:-}"
+as_root "$PWD/scripts/quickstart.sh" --demonstrate "$PWD/target/release/ephemerd" "$(rustc --print sysroot)" \
+    "${github[@]}"
 cat <<'END'
 
 All jobs ended as they should, and what this script made is gone again. README.md says how to go on.

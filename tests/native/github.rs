@@ -6,6 +6,8 @@ mod forge;
 #[path = "../github/hub/mod.rs"]
 pub(crate) mod hub;
 mod invariants;
+#[path = "../github/release.rs"]
+mod release;
 
 use ephemerd::job::Outcome;
 use ephemerd::trust::Route;
@@ -179,6 +181,34 @@ fn a_matrix_of_eight_jobs_uses_every_slot_and_each_job_runs_once() {
         .into_iter()
         .filter(|row| matches!(row.outcome, Some(Outcome::Ran { .. })));
     assert_eq!(ran.count(), 8);
+}
+
+#[test]
+fn no_job_can_change_the_runners_program_for_the_next() {
+    let forge = Forge::start("", "");
+    let tree = || {
+        let trees = forge.daemon().site().data_dir.join("runners");
+        let tree = trees.read_dir_utf8().unwrap().next().unwrap().unwrap();
+        std::fs::read(tree.path().join("bin/Runner.Listener")).unwrap()
+    };
+    // The control: the work folder can be written, and the program can be read.
+    let allowed = push(
+        &forge.hub,
+        &["echo x > here", "test -s ../../runner/bin/Runner.Listener"],
+    );
+    assert_eq!(forge.conclusion(allowed), "success");
+    let before = tree();
+    let refused = push(
+        &forge.hub,
+        &[
+            "for f in ../../runner/bin ../../runner/externals ../../runner/bin/Runner.Listener; do \
+           if echo x > $f/evil || echo x >> $f || mv $f $f.away; then exit 7; fi; done 2> said; \
+           grep -q 'Read-only file system' said",
+        ],
+    );
+    assert_eq!(forge.conclusion(refused), "success");
+    assert_eq!(tree(), before);
+    forge.settled();
 }
 
 #[test]

@@ -3,16 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use camino::{Utf8Path, Utf8PathBuf};
 use ephemerd::control::{Answer, Ask};
-use ephemerd::github::runner::tree::Build;
 use ephemerd::job::Outcome;
 use ephemerd::job::ledger::JobRow;
-use sha2::{Digest, Sha256};
 
 use super::hub::Hub;
 use super::hub::scenario::Trigger;
-use super::hub::state::{JobSpec, Phase, Step};
+use super::hub::state::{JobSpec, Phase};
+use super::release::publish;
 use crate::harness::{Daemon, Family, Site, wait_for};
 
 /// The labels of the daemon's runners.
@@ -120,61 +118,9 @@ pub(crate) fn prepare(hub: &Hub, family: Family, github: &str, more: &str) -> Si
     site
 }
 
-/// Packs a runner whose listener is the stand-in, where GitHub's would be; the hash of the archive.
-fn publish(releases: &Utf8Path) -> String {
-    let machine = nix::sys::utsname::uname()
-        .unwrap()
-        .machine()
-        .to_str()
-        .unwrap()
-        .to_owned();
-    let arch = match machine.as_str() {
-        "x86_64" => "x64",
-        _ => "arm64",
-    };
-    let build: Build = format!("2.336.0-linux-{arch}").parse().unwrap();
-    let archive = Utf8PathBuf::from(build.url(releases.as_str()));
-    fs::create_dir_all(archive.parent().unwrap()).unwrap();
-    let listener = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/runner/Runner.Listener");
-    let mut packed = tar::Builder::new(flate2::write::GzEncoder::new(
-        fs::File::create(&archive).unwrap(),
-        flate2::Compression::fast(),
-    ));
-    let mut add = |path: &str, content: &[u8], mode: u32| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(mode);
-        packed.append_data(&mut header, path, content).unwrap();
-    };
-    add("./bin/Runner.Listener", &fs::read(listener).unwrap(), 0o755);
-    add(
-        "./bin/faults.json",
-        b"{\"poll\": 0.05, \"grace\": [0.2, 0.2]}",
-        0o644,
-    );
-    add("./externals/node24/bin/node", b"#!/bin/sh\n", 0o755);
-    add("./run.sh", b"#!/bin/sh\n", 0o755);
-    packed.into_inner().unwrap().finish().unwrap();
-    let digest = Sha256::digest(fs::read(&archive).unwrap());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A job of these steps with our labels; those that begin with `always:` have `if: always()`.
-pub(crate) fn steps(name: &str, steps: &[&str]) -> JobSpec {
-    let step = |text: &&str| match text.strip_prefix("always:") {
-        Some(run) => Step {
-            run: run.to_owned(),
-            always: true,
-        },
-        None => Step {
-            run: (*text).to_owned(),
-            always: false,
-        },
-    };
-    JobSpec {
-        steps: steps.iter().map(step).collect(),
-        ..JobSpec::new(name, &LABELS)
-    }
+pub(crate) fn steps(name: &str, run: &[&str]) -> JobSpec {
+    super::release::steps(name, &LABELS, run)
 }
 
 /// A push to `acme/app` with one job of these steps; the job.
