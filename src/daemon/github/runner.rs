@@ -2,7 +2,7 @@
 
 mod admit;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,9 +33,6 @@ const NAMES: u32 = 3;
 /// The number of the group that runners of repositories are in (docs.github.com, "Self-hosted runner groups": every
 /// repository has the default one alone).
 const DEFAULT_GROUP: u64 = 1;
-
-/// How soon it is tried again when there is no tree to make a runner of.
-const NO_TREE: Duration = Duration::from_secs(30);
 
 /// Why a runner could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -146,8 +143,7 @@ impl Daemon {
         }
         let lease = match source.trees.admit(Instant::now()) {
             Ok(lease) => lease,
-            Err(why) => {
-                let wait = NO_TREE;
+            Err((why, wait)) => {
                 source.failed(
                     &ticket,
                     Failure::Later {
@@ -304,23 +300,31 @@ impl Daemon {
                 return;
             }
         };
+        let Some(outcome) = row.outcome else { return };
         let taken = row.github.and_then(|at| at.taken);
-        let has_ours = taken.as_ref().is_none_or(|taken| taken.key() == made_for.key());
-        match row.outcome {
-            Some(Outcome::Ran { .. }) => source.trees.note(Known::TookJob(version)),
-            Some(Outcome::Outdated) => source.trees.note(Known::Refused(version)),
-            Some(outcome @ Outcome::Idle) => {
-                source.trees.note(Known::Idle(version));
-                source.failed(made_for, Failure::Passing(outcome.to_string()));
-            }
-            Some(Outcome::Cancelled) if was_cancelled && taken.is_none() && !self.is_closed() => {
-                source.failed(made_for, Failure::Final("somebody cancelled it here".to_owned()));
-            }
-            Some(Outcome::Failed { reason }) if has_ours => {
-                source.failed(made_for, Failure::Passing(reason));
-            }
-            _ => {}
+        let of_version = match &outcome {
+            Outcome::Ran { .. } => Some(Known::TookJob(version)),
+            Outcome::Outdated => Some(Known::Refused(version)),
+            Outcome::Idle => Some(Known::Idle(version)),
+            _ => None,
+        };
+        if let Some(event) = of_version {
+            source.trees.note(event);
         }
+        if taken.is_some() || matches!(outcome, Outcome::Ran { .. } | Outcome::Outdated) || self.is_closed() {
+            return;
+        }
+        // It was for nothing, and without waiting longer each time that could go on for ever.
+        source.failed(
+            made_for,
+            match outcome {
+                Outcome::Cancelled if was_cancelled => {
+                    Failure::Final("somebody cancelled it here".to_owned())
+                }
+                Outcome::Failed { reason } | Outcome::Refused { reason } => Failure::Passing(reason),
+                other => Failure::Passing(other.to_string()),
+            },
+        );
     }
 }
 

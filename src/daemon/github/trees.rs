@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::github::client::{Client, ClientError};
 use crate::github::runner::tree::{Build, Platform, Sha256, removable};
-use crate::github::runner::version::{Decision, Event, RunnerVersion, Watchdog};
+use crate::github::runner::version::{Decision, Event, Refusal, RunnerVersion, Watchdog};
 use crate::host::Host;
 use crate::host::runner::{self, RunnerError};
 
@@ -117,13 +117,19 @@ impl Trees {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The tree for a runner that is made now, or why none may be made.
-    pub(super) fn admit(&self, now: Instant) -> Result<Lease, String> {
+    /// The tree for a runner that is made now, or why none may be made and for how long.
+    pub(super) fn admit(&self, now: Instant) -> Result<Lease, (String, Duration)> {
         let mut state = self.state();
         let Some(watchdog) = &mut state.watchdog else {
-            return Err(state.notice.clone().unwrap_or_default());
+            return Err((state.notice.clone().unwrap_or_default(), TICK));
         };
-        let version = watchdog.admit(now).map_err(|refusal| refusal.to_string())?;
+        let version = watchdog.admit(now).map_err(|refusal| {
+            let wait = match refusal {
+                Refusal::Paused { left, .. } => left,
+                Refusal::Probing { .. } => TICK,
+            };
+            (refusal.to_string(), wait)
+        })?;
         let build = Build {
             version,
             platform: self.platform,

@@ -284,3 +284,33 @@ fn i13_two_hosts_with_the_same_labels_run_every_job_once_and_leave_no_runner() {
     // Those that each made for jobs that the other had get none, and go.
     forge.settled();
 }
+
+#[test]
+fn a_configuration_that_brings_a_strange_file_is_refused_and_tried_again_later() {
+    use base64::Engine;
+    let forge = Forge::start("", "");
+    let packed = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let strange = serde_json::json!({ "../../home/.profile": packed("x") }).to_string();
+    let answer = serde_json::json!({
+        "runner": {"id": 4711, "name": "x", "os": "unknown", "status": "offline", "busy": false, "labels": []},
+        "encoded_jit_config": packed(&strange),
+    });
+    forge
+        .hub
+        .inject("POST /repos/*/generate-jitconfig", 1, Fault::Answer(201, answer));
+    let job = push(&forge.hub, &["true"]);
+    let reason = wait_for("an attempt that failed", || {
+        match forge.made_for(job).first()?.outcome.clone() {
+            Some(Outcome::Failed { reason }) => Some(reason),
+            _ => None,
+        }
+    });
+    assert!(reason.contains("../../home/.profile"), "{reason}");
+    wait_for("the wait before the next attempt", || {
+        let status = out(&forge.daemon().cli(&["status"]));
+        (status.contains("held: acme/app") && status.contains("tried again in")).then_some(())
+    });
+    assert_eq!(forge.made_for(job).len(), 1);
+    forge.hub.cancel(forge.hub.job(job).run);
+    forge.settled();
+}
