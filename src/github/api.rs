@@ -20,7 +20,7 @@ use serde_json::Value;
 
 pub use super::ticket::Scope;
 
-use super::client::{Call, Client, ClientError, Grant, Oddity, Purpose};
+use super::client::{Call, Client, ClientError, Grant, Oddity, Purpose, Reply};
 
 /// The most pages of a list, of a hundred entries each. An organization has up to 10,000 runners (docs.github.com, "Actions
 /// limits"); a list of runs ends at 1,000.
@@ -70,8 +70,7 @@ fn encoded(text: &str) -> String {
 impl Client {
     /// The value that a question is answered with.
     async fn value<T: DeserializeOwned>(&self, grant: Grant, path: String) -> Result<T, ClientError> {
-        let reply = self.call(Call::get(grant, path)).await?;
-        reply.json().map_err(|error| self.count_failed(error))
+        self.call(Call::get(grant, path), Reply::json).await
     }
 
     /// All pages of a list, whose entries are in the member `name`.
@@ -88,19 +87,15 @@ impl Client {
         let separator = if path.contains('?') { '&' } else { '?' };
         let mut target = format!("{path}{separator}per_page=100");
         for _ in 0..PAGES {
-            let reply = self.call(Call::get(grant.clone(), target)).await?;
-            let mut page: Value = reply.json().map_err(|error| self.count_failed(error))?;
-            let Some(Value::Array(entries)) = page.get_mut(name).map(Value::take) else {
-                let odd = reply.odd(Oddity::NotJson(format!("there is no list `{name}`")));
-                return Err(self.count_failed(odd));
-            };
+            let call = Call::get(grant.clone(), target);
+            let (entries, next) = self.call(call, |reply| entries(reply, name)).await?;
             for entry in entries {
                 match serde_json::from_value(entry) {
                     Ok(item) => list.items.push(item),
                     Err(_) => list.unreadable += 1,
                 }
             }
-            match reply.next {
+            match next {
                 Some(next) => target = next,
                 None => {
                     if list.unreadable > 0 {
@@ -115,11 +110,21 @@ impl Client {
                 }
             }
         }
-        let asked = format!("GET {path}");
-        Err(ClientError::NotGitHub {
-            asked,
+        let error = ClientError::NotGitHub {
+            asked: format!("GET {path}"),
             oddity: Oddity::Endless(PAGES),
-        })
+        };
+        self.note(&error);
+        Err(error)
+    }
+}
+
+/// The entries of a page, and the next one.
+fn entries(reply: &Reply, name: &str) -> Result<(Vec<Value>, Option<String>), ClientError> {
+    let mut page: Value = reply.json()?;
+    match page.get_mut(name).map(Value::take) {
+        Some(Value::Array(entries)) => Ok((entries, reply.next.clone())),
+        _ => Err(reply.odd(Oddity::NotJson(format!("there is no list `{name}`")))),
     }
 }
 

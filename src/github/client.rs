@@ -37,7 +37,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use self::address::Base;
-use self::answer::{Answer, followed, unix_s_of_iso};
+use self::answer::{Answer, clean, followed, unix_s_of_iso};
 use self::cache::{Cache, Cached};
 use self::state::State;
 use self::tokens::{MARGIN, Token, Tokens};
@@ -213,18 +213,23 @@ impl Client {
         self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks, and takes note of how that went.
-    pub(crate) async fn call(&self, call: Call) -> Result<Reply, ClientError> {
-        self.answered(&call)
-            .await
-            .map_err(|error| self.count_failed(error))
+    /// Asks, reads the answer, and takes note of how that went.
+    pub(crate) async fn call<T>(
+        &self,
+        call: Call,
+        read: impl FnOnce(&Reply) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let answered = self.answered(&call).await.and_then(|reply| {
+            // What cannot be read is not kept: GitHub would say for ever that it did not change.
+            read(&reply).inspect_err(|_| self.cache().remove(&reply.address))
+        });
+        answered.inspect_err(|error| self.note(error))
     }
 
-    /// Counts a call that failed, and tells.
-    pub(crate) fn count_failed(&self, error: ClientError) -> ClientError {
-        self.state().failed(&error);
+    /// Takes note of a failure.
+    pub(crate) fn note(&self, error: &ClientError) {
+        self.state().failed(error);
         tracing::debug!(%error, "GitHub did not give what it was asked for");
-        error
     }
 
     async fn answered(&self, call: &Call) -> Result<Reply, ClientError> {
@@ -308,7 +313,7 @@ impl Client {
         let asked = call.asked();
         let elsewhere = || ClientError::Redirected {
             asked: asked.clone(),
-            to: call.target.clone(),
+            to: clean(&call.target, token.map(|it| it.secret.expose())),
         };
         let uri = self.inner.base.join(&call.target).ok_or_else(elsewhere)?;
         let address = uri.to_string();
@@ -330,7 +335,12 @@ impl Client {
                 asked: asked.clone(),
                 oddity: odd(),
             })?;
-            return Ok(Reply { asked, body, next });
+            return Ok(Reply {
+                asked,
+                address,
+                body,
+                next,
+            });
         }
         if !answer.status.is_success() {
             return Err(answer.error(&asked, token.map(|it| it.secret.expose())));
@@ -347,7 +357,12 @@ impl Client {
             };
             self.cache().put(&address, serial, cached);
         }
-        Ok(Reply { asked, body, next })
+        Ok(Reply {
+            asked,
+            address,
+            body,
+            next,
+        })
     }
 
     /// Sends, and looks once where the answer says to look instead, if that is on the same server.

@@ -183,15 +183,15 @@ impl Client {
     pub async fn latest_runner(&self) -> Result<Release, ClientError> {
         let grant = Grant::Installation(Purpose::Metadata);
         let call = super::Call::get(grant, "/repos/actions/runner/releases/latest");
-        let reply = self.call(call).await?;
-        let Published { tag_name, body } = reply.json()?;
-        let version = tag_name
-            .parse()
-            .map_err(|_| reply.odd(Oddity::NotJson("`tag_name` is no version".to_owned())))?;
-        Ok(Release {
-            version,
-            notes: body.unwrap_or_default(),
+        self.call(call, |reply| {
+            let Published { tag_name, body } = reply.json()?;
+            let wrong = |_| reply.odd(Oddity::NotJson("`tag_name` is no version".to_owned()));
+            Ok(Release {
+                version: tag_name.parse().map_err(wrong)?,
+                notes: body.unwrap_or_default(),
+            })
         })
+        .await
     }
 }
 

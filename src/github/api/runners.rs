@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{List, Scope, encoded};
-use crate::github::client::{Call, Client, ClientError, Grant, Purpose};
+use crate::github::client::{Call, Client, ClientError, Grant, Purpose, Reply};
 use crate::github::secret::Secret;
 
 /// A runner to be made.
@@ -127,11 +127,11 @@ impl Client {
         // The folder is replaced by the job's own when the configuration is unpacked; it must be relative here.
         let body = json!({"name": name, "runner_group_id": group, "labels": labels, "work_folder": "_work"});
         let path = format!("{}/generate-jitconfig", scope.runners());
-        let reply = self.call(Call::post(scope.grant(), path, Some(body))).await?;
+        let call = Call::post(scope.grant(), path, Some(body));
         let Generated {
             runner,
             encoded_jit_config,
-        } = reply.json()?;
+        } = self.call(call, Reply::json).await?;
         Ok(JitRunner {
             runner_id: runner.id,
             name: runner.name,
@@ -157,8 +157,8 @@ impl Client {
     /// Any [`ClientError`], but not that it does not exist, nor that it is busy.
     pub async fn delete_runner(&self, scope: &Scope, runner: u64) -> Result<Deletion, ClientError> {
         let path = format!("{}/{runner}", scope.runners());
-        match self.call(Call::delete(scope.grant(), path)).await {
-            Ok(_) | Err(ClientError::NotFound { .. }) => Ok(Deletion::Gone),
+        match self.call(Call::delete(scope.grant(), path), |_| Ok(())).await {
+            Ok(()) | Err(ClientError::NotFound { .. }) => Ok(Deletion::Gone),
             // Told apart from other refusals by nothing but the status; GitHub has no other reason for it here.
             Err(ClientError::Unprocessable { status: 422, .. }) => Ok(Deletion::Busy),
             Err(error) => Err(error),

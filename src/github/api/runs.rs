@@ -83,7 +83,7 @@ impl Client {
     pub async fn rerun_job(&self, repo: &Repo, job: u64) -> Result<(), ClientError> {
         let grant = Grant::Repo(repo.clone(), Purpose::Reruns);
         let call = Call::post(grant, format!("/repos/{repo}/actions/jobs/{job}/rerun"), None);
-        self.call(call).await.map(drop)
+        self.call(call, |_| Ok(())).await
     }
 
     /// The labels of a pull request (`GET /repos/{owner}/{repo}/pulls/{pull_number}`).

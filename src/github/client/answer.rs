@@ -155,19 +155,20 @@ impl Answer {
     }
 }
 
-/// What GitHub's tokens begin with (docs.github.com, "About authentication to GitHub"): one may be echoed that is not the
-/// one that was sent.
-const TOKENS: [&str; 6] = ["github_pat_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"];
+/// What GitHub's tokens begin with (docs.github.com, "About authentication to GitHub"), and JSON web tokens and JIT
+/// configurations, which are an object in base64: one may be echoed that is not the one that was sent.
+const TOKENS: [&str; 7] = ["github_pat_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "eyJ"];
 
 /// Words of somebody else for people: without control characters, not long, and without the credential or another token.
-fn clean(text: &str, credential: Option<&str>) -> String {
+pub(super) fn clean(text: &str, credential: Option<&str>) -> String {
     let mut text = match credential {
         Some(credential) if !credential.is_empty() => text.replace(credential, "…"),
         _ => text.to_owned(),
     };
     for beginning in TOKENS {
         while let Some(at) = text.find(beginning) {
-            let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            let is_part =
+                |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | '/' | '=');
             let rest = &text[at..];
             let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
             text.replace_range(at..at + end, "…");
@@ -360,6 +361,8 @@ mod tests {
             panic!("another error");
         };
         assert_eq!(message, "404 Not Found");
+        let others = "ghs_abc,github_pat_1_2: eyJh.bc-d_=/x. (ghp_)";
+        assert_eq!(clean(others, None), "…,…: … (…)");
         let long = format!(r#"{{"message":"{}"}}"#, "x".repeat(5000));
         assert!(answer(400, &json, &long).error("GET /x", None).to_string().len() < 400);
     }

@@ -75,7 +75,8 @@ impl Cache {
         }
     }
 
-    fn remove(&mut self, url: &str) {
+    /// Forgets an answer.
+    pub(super) fn remove(&mut self, url: &str) {
         if let Some(entry) = self.entries.remove(url) {
             self.bytes -= entry.cached.body.len();
         }

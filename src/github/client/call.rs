@@ -5,6 +5,7 @@ use http::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::answer::clean;
 use super::error::{ClientError, Oddity};
 use super::grant::Grant;
 
@@ -52,7 +53,8 @@ impl Call {
     /// What errors call it.
     pub(super) fn asked(&self) -> String {
         let path = self.target.split('?').next().unwrap_or_default();
-        format!("{} {path}", self.method)
+        // The address of a page is somebody else's words.
+        format!("{} {}", self.method, clean(path, None))
     }
 }
 
@@ -60,6 +62,8 @@ impl Call {
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(super) asked: String,
+    /// The whole address that was asked.
+    pub(super) address: String,
     pub(super) body: Bytes,
     /// The next page of a list.
     pub(crate) next: Option<String>,

@@ -66,7 +66,11 @@ impl Fault {
     pub(super) fn instead(&self, call: &Call, now_s: i64) -> Option<Reply> {
         let limit = |status, text: &str| Reply::error(status, text);
         match self {
-            Self::Answer(status, body) => Some(Reply::json(*status, body)),
+            Self::Answer(status, body) => {
+                let reply = Reply::json(*status, body);
+                let is_kept = *status == 200 && call.method == "GET";
+                Some(if is_kept { reply.with("etag", "W/\"injected\"".to_owned()) } else { reply })
+            }
             Self::Html(status) => {
                 let page = "<!DOCTYPE html><html><title>Unicorn!</title><p>This page is taking too long to load.</html>";
                 Some(Reply { status: *status, content_type: "text/html", headers: Vec::new(), body: page.into() })

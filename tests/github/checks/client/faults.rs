@@ -29,6 +29,7 @@ fn failing(fault: Fault) -> ClientError {
             client.runs(&repo(), RunStatus::Queued).await.unwrap().items.len(),
             1
         );
+        assert!(!hub.requests()[1].conditional, "nothing is kept of it");
         error
     })
 }

@@ -59,6 +59,8 @@ fn faults(token: &str) -> Vec<Fault> {
             Fault::Answer(200, spoiled.clone()),
             Fault::Answer(201, spoiled),
             Fault::Redirect(302, format!("https://elsewhere.example/?token={token}")),
+            Fault::Next(format!("https://elsewhere.example/{token}?token={token}")),
+            Fault::Next(format!("/repos/o/r/{token}?token={token}")),
             Fault::Html(200),
             Fault::WrongType,
             Fault::Truncated,
