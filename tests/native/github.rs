@@ -8,6 +8,7 @@ pub(crate) mod hub;
 mod invariants;
 #[path = "../github/release.rs"]
 mod release;
+mod runner;
 
 use ephemerd::job::Outcome;
 use ephemerd::trust::Route;
