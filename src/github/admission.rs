@@ -157,6 +157,18 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    /// Whether it may be that GitHub told of the run as it was before the job began: it answers from copies, and a run that
+    /// was started again is one that was over.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::RunIsOver { .. } => true,
+            Self::Run { said, found } => said.0 == found.0 && said.1 > found.1,
+            _ => false,
+        }
+    }
+}
+
 /// The job that `runner` has, among those GitHub lists. None when several say so, which cannot be: a runner of ours takes
 /// one job.
 pub fn pick<'a>(jobs: &'a [Job], runner: Runner<'_>) -> Option<&'a Job> {

@@ -15,7 +15,7 @@
 //! A job that is not trusted and waits for the same labels could be given to a native runner. The runner would notice
 //! before the first step and stop ([`super::admission`]); so that it need not come to that, none is made for a while, in
 //! which somebody else may take the job. Not for ever: otherwise everybody who can open a pull request could stop the
-//! jobs of the repository.
+//! jobs of the repository, with one job after the other. So no job is held longer than [`HOLD`], whoever comes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use super::ticket::{Key, Ticket};
 use crate::job::JobId;
 use crate::trust::{Decision, Route};
 
-/// How long no runner is made while a job waits that it must not be given.
+/// How long a job is held, and how long another one holds it, which waits for the same labels and must not run here.
 pub const HOLD: Duration = Duration::from_secs(5 * 60);
 
 /// A job that waits at GitHub and could be given to our runners.
@@ -130,13 +130,13 @@ pub fn account(waiting: &[Waiting], ours: &[Ours]) -> (Vec<Step>, Vec<Held>) {
         missing -= 1;
         let why = match (&job.shut, &job.standing, stranger) {
             (Some(why), _, _) | (None, Standing::Later { why }, _) => why.clone(),
-            (None, _, Some(stranger)) => format!(
+            (None, _, Some(stranger)) if job.seen_for < HOLD => format!(
                 "`{}` of run {} waits for the same labels and must not run here: {}",
                 stranger.ticket.name.escape_debug(),
                 stranger.ticket.run,
                 stranger.decision.reason
             ),
-            (None, _, None) => {
+            (None, _, _) => {
                 steps.push(Step::Make(key));
                 continue;
             }
@@ -285,6 +285,14 @@ mod tests {
             "{held:?}"
         );
         jobs[1].seen_for = HOLD;
+        assert_eq!(account(&jobs, &[]).0, make(&[30]));
+    }
+
+    #[test]
+    fn no_job_is_held_for_ever_however_many_untrusted_ones_come() {
+        let mut jobs = [waiting(30, Route::Native), waiting(31, Route::Refuse)];
+        jobs[1].is_told = true;
+        jobs[0].seen_for = HOLD;
         assert_eq!(account(&jobs, &[]).0, make(&[30]));
     }
 

@@ -4,7 +4,7 @@
 //!               assigned               claimed               admitted
 //!  Idle ───────────────► Assigned ───────────────► Claimed ───────────► Admitted
 //!    └───────────────────────┼── claimed ─────────────┘
-//!                            │ 20 s                   │ 60 s, refused → interrupt      hook gone → kill
+//!                            │ 20 s, expected: 5 min  │ 60 s, refused → interrupt      hook gone → kill
 //!                            └────────► Over ◄────────┘
 //! ```
 //!
@@ -15,9 +15,12 @@
 use std::time::Duration;
 
 /// How long a job may take from its assignment, as GitHub or the listener tells it, to what its hook says. The runner gets
-/// the job's actions before it runs the hook (Runner.Worker/JobExtension.cs), so a job of many actions and a slow network
-/// needs a cache of them (`ACTIONS_RUNNER_ACTION_ARCHIVE_CACHE`) to be in time.
+/// the job's actions before it runs the hook (Runner.Worker/JobExtension.cs).
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(20);
+
+/// The same, once GitHub says that the job is one that may run here: all that is waited for then is that its actions come
+/// over a slow network, and nothing of the job runs before its hook does.
+pub const EXPECTED_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 /// How long it may take to find out whether a job may run. GitHub may tell of a runner's job some seconds after the runner
 /// has it, and may ask us to wait between questions.
@@ -50,6 +53,8 @@ pub enum Course {
 pub enum Event {
     /// GitHub or the listener says that the runner has a job.
     Assigned,
+    /// GitHub says so, and that it is one that may run here.
+    Expected,
     /// The door has let a hook in.
     Claimed,
     /// The verdict is `Go`, and the hook was told so.
@@ -76,8 +81,9 @@ pub enum Act {
 pub enum Why {
     /// Its hook did not say anything.
     #[error(
-        "the job did not report within {} s of being assigned\nhint: does its runner have the job-started hook, and does the slot's profile show it and its socket?",
-        HANDSHAKE_WITHIN.as_secs()
+        "the job did not report in time after it was assigned: {} s, or {} s when GitHub says that it may run here\nhint: does its runner have the job-started hook, and does the slot's profile show it and its socket?",
+        HANDSHAKE_WITHIN.as_secs(),
+        EXPECTED_WITHIN.as_secs()
     )]
     Silent,
     /// GitHub did not say in time what it is.
@@ -104,6 +110,10 @@ impl Course {
             }
             (Self::Idle, Event::Assigned) => {
                 let until = now + HANDSHAKE_WITHIN;
+                (Self::Assigned { until }, None)
+            }
+            (Self::Idle | Self::Assigned { .. }, Event::Expected) => {
+                let until = now + EXPECTED_WITHIN;
                 (Self::Assigned { until }, None)
             }
             (Self::Idle | Self::Assigned { .. }, Event::Claimed) => {
@@ -185,6 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_may_run_has_the_time_that_its_actions_take() {
+        use Event::*;
+        let silent = vec![Act::Interrupt(Why::Silent)];
+        let slow = [(Assigned, 0), (Expected, 10), (Tick, 309), (Claimed, 309), (Admitted, 310)];
+        assert_eq!(after(&slow), (Course::Admitted, vec![]));
+        assert_eq!(after(&[(Expected, 0), (Assigned, 5), (Tick, 300)]).1, silent);
+        // Too late to be expected.
+        assert_eq!(after(&[(Assigned, 0), (Expected, 20)]).1, silent);
+    }
+
+    #[test]
     fn a_job_that_is_not_judged_in_time_is_interrupted_and_a_late_verdict_changes_nothing() {
         use Event::*;
         let late = vec![Act::Interrupt(Why::Unjudged)];
@@ -224,14 +245,14 @@ mod tests {
         /// never after it was admitted.
         #[test]
         fn nothing_is_admitted_without_a_claim_and_nothing_ended_twice(
-            events in proptest::collection::vec((0usize..6, 0u64..30), 0..20)
+            events in proptest::collection::vec((0usize..7, 0u64..30), 0..20)
         ) {
             use Event::*;
             let mut now = START;
             let (mut course, mut acts, mut claimed) = (Course::default(), 0, false);
             for (which, pause) in events {
                 now += Duration::from_secs(pause);
-                let event = [Assigned, Claimed, Admitted, Refused, HookGone, Tick][which];
+                let event = [Assigned, Expected, Claimed, Admitted, Refused, HookGone, Tick][which];
                 claimed |= event == Claimed;
                 let (next, act) = course.step(event, now);
                 prop_assert!(act.is_none() || next == Course::Over);

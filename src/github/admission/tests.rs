@@ -84,6 +84,21 @@ fn the_job_that_github_says_this_runner_has_may_run() {
 }
 
 #[test]
+fn what_an_old_copy_of_the_run_says_is_asked_again_and_nothing_else() {
+    let may_pass = |said, of_job, of_run| match verdict(&claim(&said), &job(&of_job), &run(&of_run)) {
+        Verdict::Go => false,
+        Verdict::Stop(reason) => reason.may_pass(),
+    };
+    let none = || json!({});
+    assert!(may_pass(none(), none(), json!({"status": "completed"})));
+    assert!(may_pass(none(), none(), json!({"run_attempt": 1})));
+    assert!(!may_pass(none(), none(), json!({"run_attempt": 3})), "a newer one");
+    assert!(!may_pass(none(), none(), json!({"id": 76})));
+    assert!(!may_pass(none(), none(), json!({"head_repository": null})));
+    assert!(!may_pass(json!({"runner": "mac01-other"}), none(), none()));
+}
+
+#[test]
 fn every_mismatch_stops_the_job_and_says_which() {
     let none = json!({});
     let table = [

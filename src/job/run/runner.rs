@@ -39,8 +39,8 @@ pub enum Said {
         /// Its id.
         pid: i32,
     },
-    /// The listener printed this.
-    Printed(Event),
+    /// The listener printed, for the first time, that it has a job.
+    Running,
 }
 
 /// Why a runner must end.
@@ -54,14 +54,18 @@ pub enum Order {
     Idle,
 }
 
-/// Reads what a listener prints.
+/// Reads what a listener prints until it says that it has a job. What comes then may be the job's own words, as many as it
+/// likes: nothing of it is read, let alone kept for whoever listens.
 pub(super) fn heard(said: mpsc::UnboundedSender<Said>) -> Heard {
-    let output = Mutex::new(Output::new());
+    let output = Mutex::new(Some(Output::new()));
     Box::new(move |bytes| {
-        let events = output.lock().unwrap_or_else(PoisonError::into_inner).feed(bytes);
-        for event in events {
+        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = output.as_mut().map(|output| output.feed(bytes));
+        let is_running = |event: &Event| matches!(event, Event::Running { .. });
+        if events.is_some_and(|events| events.iter().any(is_running)) {
+            *output = None;
             // Nobody listens any more when the job is over.
-            let _ = said.send(Said::Printed(event));
+            let _ = said.send(Said::Running);
         }
     })
 }
@@ -109,14 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_listener_prints_is_told_line_by_line() {
+    fn that_a_listener_has_a_job_is_told_once_however_much_is_printed() {
         let (said, mut told) = mpsc::unbounded_channel();
         let heard = heard(said);
-        heard(b"2026-08-17 10:00:00Z: Listening ");
+        heard(b"2026-08-17 10:00:00Z: Listening for Jobs\n2026-08-17 10:00:05Z: Running ");
         assert!(told.try_recv().is_err());
-        heard(b"for Jobs\n2026-08-17 10:00:05Z: Running job: build\n");
-        assert_eq!(told.try_recv().unwrap(), Said::Printed(Event::Listening));
-        let name = "build".to_owned();
-        assert_eq!(told.try_recv().unwrap(), Said::Printed(Event::Running { name }));
+        for _ in 0..3 {
+            heard(b"job: build\nExiting...\n2026-08-17 10:00:05Z: Running ");
+        }
+        assert_eq!(told.try_recv().unwrap(), Said::Running);
+        assert!(told.try_recv().is_err());
     }
 }

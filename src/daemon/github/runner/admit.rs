@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Made;
 use crate::daemon::Daemon;
@@ -18,12 +18,11 @@ use crate::github::admission::{self, Evidence, Message, Verdict, pick};
 use crate::github::api::runners::Deletion;
 use crate::github::client::{ClientError, Retry};
 use crate::github::run;
-use crate::github::runner::output::Event as Printed;
 use crate::github::seen::{self, RunSeen};
 use crate::github::ticket::{Scope, Ticket};
 use crate::job::run::{Order, Said};
 use crate::job::{JobId, Repo};
-use crate::trust;
+use crate::trust::{self, Route};
 
 /// How soon GitHub is asked again which job a runner has: it tells some seconds after the runner knows.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -81,8 +80,9 @@ impl Daemon {
                     continue;
                 }
                 // What it prints is only believed where that is to its disadvantage.
-                Next::Said(Said::Printed(Printed::Running { .. })) | Next::Has => Event::Assigned,
-                Next::Said(Said::Printed(_)) => continue,
+                Next::Said(Said::Running) => Event::Assigned,
+                Next::Has if source.expects(has.borrow_and_update().as_ref()) => Event::Expected,
+                Next::Has => Event::Assigned,
                 Next::Claimed(claim) => {
                     let Claim {
                         message,
@@ -98,6 +98,8 @@ impl Daemon {
                         self.given(source, id, &ticket);
                     }
                     match (verdict, answer.take()) {
+                        // Too late: it is being ended for that.
+                        _ if course == Course::Over => continue,
                         (Ok(()), Some(waits)) => match waits.go().await {
                             Ok(()) => Event::Admitted,
                             Err(_) => Event::HookGone,
@@ -129,6 +131,9 @@ impl Daemon {
             };
             let (next, act) = course.step(event, start.elapsed());
             course = next;
+            if course == Course::Over {
+                judging = None;
+            }
             match act {
                 // The verdict has said more already.
                 Some(Act::Interrupt(Why::Refused)) | None => {}
@@ -201,6 +206,11 @@ impl Source {
                     };
                     let verdict = match admission::judge(&message, &evidence) {
                         Verdict::Go => Ok(()),
+                        Verdict::Stop(reason) if reason.may_pass() => {
+                            debug!(runner = made.name, %reason, "asked again");
+                            tokio::time::sleep(AGAIN).await;
+                            continue;
+                        }
                         Verdict::Stop(reason) => Err(reason.to_string()),
                     };
                     info!(
@@ -215,7 +225,8 @@ impl Source {
                         verdict,
                     };
                 }
-                Ok(None) => {}
+                // A run that has only just begun is not known everywhere.
+                Ok(None) | Err(ClientError::NotFound { .. }) => {}
                 Err(error) => match error.retry() {
                     Retry::Never => return refused(None, crate::chain(&error)),
                     Retry::Soon => warn!(
@@ -255,6 +266,16 @@ impl Source {
         let (_, decision) = rules.judge(repo, &run);
         let RunSeen { run, .. } = run;
         Ok(Some((ticket, run, job, decision)))
+    }
+
+    /// Whether a job was seen that may run here.
+    fn expects(&self, ticket: Option<&Ticket>) -> bool {
+        let Some(key) = ticket.map(Ticket::key) else {
+            return false;
+        };
+        let sight = self.sight();
+        let mut seen = sight.jobs.values().flatten();
+        seen.any(|job| job.ticket.key() == key && job.decision.route == Route::Native)
     }
 
     /// Whether a runner without a job is gone at GitHub; it is deleted there, which GitHub refuses when it has one after all.
