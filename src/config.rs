@@ -145,7 +145,7 @@ pub struct Limits {
 }
 
 /// `[repos."owner/name"]`: what one repository needs beyond the defaults.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RepoConfig {
     /// The manifest this host must meet for its jobs: a name or an absolute path.
     pub manifest: Option<String>,
@@ -282,6 +282,17 @@ pub enum Serves {
         /// Its repositories that are asked for jobs; all that GitHub lets us see when empty.
         repos: BTreeSet<Repo>,
     },
+}
+
+impl Serves {
+    /// Whether jobs of `repo` run here, as far as GitHub gives them to us.
+    pub fn includes(&self, repo: &Repo) -> bool {
+        match self {
+            Self::Repos(repos) => repos.contains(repo),
+            Self::Org { org, repos } if repos.is_empty() => repo.owner().eq_ignore_ascii_case(org),
+            Self::Org { repos, .. } => repos.contains(repo),
+        }
+    }
 }
 
 /// Who we are for GitHub. The secrets stay in their files until they are needed.

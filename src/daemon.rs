@@ -29,7 +29,7 @@ use crate::github::runner::listener;
 use crate::github::seen::JobSeen;
 use crate::job::ledger::{Ending, Entry, LedgerError, Listing, Usage};
 use crate::job::output::Stream;
-use crate::job::run::{Order, Pipeline, RunnerOrder};
+use crate::job::run::{DAEMON_STOPPED, Order, Pipeline, RunnerOrder};
 use crate::job::{JobId, JobSpec, Origin, Outcome, Repo};
 use crate::provision::question::Question;
 use crate::sandbox::Axis;
@@ -290,6 +290,10 @@ impl Daemon {
                 None => self.run_admitted((&id, &spec), None, &slot, &cancel).await,
             },
             Err(GateError::Cancelled) => {
+                // A daemon that stops cancels everything, and means nobody's job.
+                if let Some(source) = self.source.as_ref().filter(|_| !self.is_closed()) {
+                    source.cancelled(&id);
+                }
                 self.end_unstarted(&id, Outcome::Cancelled);
                 None
             }
@@ -639,7 +643,7 @@ impl Daemon {
             self.end_unstarted(
                 &job,
                 Outcome::Failed {
-                    reason: "the daemon stopped before the job had a slot".into(),
+                    reason: DAEMON_STOPPED.to_owned(),
                 },
             );
         }

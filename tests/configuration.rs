@@ -629,6 +629,9 @@ fn every_mistake_in_github_is_told_with_a_remedy() {
         with(
             "org = \"acme\"\nlabels = [\"eph\"]\nwebhook_listen = \"127.0.0.1:9124\"\nwebhook_secret = \"/etc/s\"\n",
         ),
+        with(
+            "org = \"acme\"\nrepos = [\"acme/ios\", \"acme/web\"]\nlabels = [\"eph\"]\n[repos.\"acme/ios\"]\nposture = \"strict\"\n",
+        ),
     ];
     insta::assert_snapshot!(told.join("\n\n"), @r#"
     the configuration has an error
@@ -703,8 +706,14 @@ fn every_mistake_in_github_is_told_with_a_remedy() {
     e.toml:5:18: `github.webhook_listen`: `localhost` is no address with a port
     hint: for example "127.0.0.1:9124", behind a server that speaks TLS
 
-    the configuration has an error
+    the configuration has 2 errors
+    e.toml:3:7: a personal token is not told which repositories of `acme` it may see
+    hint: name them in `github.repos`, or use an App
     e.toml:5:18: webhooks are taken for repositories that are named
     hint: name them in `github.repos`
+
+    the configuration has an error
+    e.toml:3:7: runners of `acme` run jobs of all its repositories in one sandbox, and `[repos]` gives `acme/web` another than the rest
+    hint: name the repositories in `github.repos` and leave `github.org` out: then each has runners of its own
     "#);
 }

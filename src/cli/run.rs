@@ -23,10 +23,13 @@ use crate::host::Host;
 /// The daemon cannot start; then nothing is left behind.
 pub fn run(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
     log_to_stderr(&loaded.config.log);
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?
-        .block_on(serve(host, loaded, config_file))
+        .build()?;
+    let ended = runtime.block_on(serve(host, loaded, config_file));
+    // A runner's archive that is being fetched is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {

@@ -47,6 +47,9 @@ fn config(r: &mut Reader) -> Option<Config> {
     if let (Some(egress), Some(Some(github))) = (&mut egress, &github) {
         protect(egress, github);
     }
+    if let (Some(repos), Some(Some(github))) = (&repos, &github) {
+        github::refuse_unlike(r, github, repos);
+    }
     let control = control(r, host.as_ref());
     let format = r.must(&["log", "format"], values::choice);
     let level = r.must(&["log", "level"], values::choice);

@@ -31,6 +31,7 @@ use crate::github::claim::{Claims, Failure};
 use crate::github::client::{Client, ClientError, Credentials, GITHUB_COM, Options};
 use crate::github::demand::{Held, Ours, Stage};
 use crate::github::runner::tree::{Arch, Platform, RUNNERS};
+use crate::github::runner::version::RunnerVersion;
 use crate::github::secret::Secret;
 use crate::github::seen::JobSeen;
 use crate::github::ticket::{Key, Scope, Ticket};
@@ -110,8 +111,10 @@ struct Sight {
     told: BTreeSet<Key>,
     held: Vec<Held>,
     lives: BTreeMap<JobId, Life>,
-    /// Repositories that did not answer, and why.
-    failing: BTreeMap<Repo, String>,
+    /// Jobs of the last look: one that is not there for once is not forgotten.
+    last: BTreeSet<Key>,
+    /// Repositories that did not answer, or the organisation that did not name them, and why.
+    failing: BTreeMap<String, String>,
     asked: Option<SystemTime>,
     stopped: u64,
 }
@@ -124,6 +127,8 @@ struct Life {
     /// The runner's number, once it is made.
     runner: Option<u64>,
     stage: Stage,
+    /// The version of its runner, once that is known.
+    version: Option<RunnerVersion>,
     /// Tells whoever watches over the runner which job it has.
     has: watch::Sender<Option<Ticket>>,
 }
@@ -135,7 +140,7 @@ pub struct GitHubReport {
     pub asked_ms: Option<u64>,
     /// Jobs that nothing is made for at the moment, and why.
     pub held: Vec<HeldReport>,
-    /// Repositories that did not answer, and why.
+    /// Repositories that did not answer, or the organisation that did not name them, and why.
     pub failing: BTreeMap<String, String>,
     /// The version of the next runner.
     pub runner_version: Option<String>,
@@ -246,6 +251,13 @@ impl Source {
         Some((scope, life.made_for.clone(), life.has.subscribe()))
     }
 
+    /// Notes which version the runner of a job is.
+    fn is_of(&self, id: &JobId, version: RunnerVersion) {
+        if let Some(life) = self.sight().lives.get_mut(id) {
+            life.version = Some(version);
+        }
+    }
+
     /// Notes the number of a job's runner.
     fn made(&self, id: &JobId, runner: u64) {
         if let Some(life) = self.sight().lives.get_mut(id) {
@@ -265,14 +277,11 @@ impl Source {
         self.sight().lives.contains_key(id)
     }
 
-    /// Takes in that somebody here does not want one of our jobs, which has no slot yet.
+    /// Takes in that somebody here does not want one of our jobs, which has no runner yet.
     pub(super) fn cancelled(&self, id: &JobId) {
         let life = self.sight().lives.remove(id);
         if let Some(life) = life {
-            self.failed(
-                &life.made_for,
-                Failure::Final("somebody cancelled it here".to_owned()),
-            );
+            self.failed(&life.made_for, Failure::cancelled());
         }
     }
 
@@ -312,11 +321,7 @@ impl Source {
         GitHubReport {
             asked_ms: sight.asked.and_then(since_1970).and_then(ms),
             held: held.collect(),
-            failing: sight
-                .failing
-                .iter()
-                .map(|(repo, why)| (repo.to_string(), why.clone()))
-                .collect(),
+            failing: sight.failing.clone(),
             runner_version: version.map(|version| version.to_string()),
             runner_notice,
             stopped: sight.stopped,

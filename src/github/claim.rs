@@ -46,6 +46,13 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// Somebody here does not want the job.
+    pub fn cancelled() -> Self {
+        Self::Final("somebody cancelled it here".to_owned())
+    }
+}
+
 /// Where a job stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {

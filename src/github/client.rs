@@ -42,6 +42,7 @@ use self::cache::{Cache, Cached};
 use self::state::State;
 use self::tokens::{MARGIN, Token, Tokens};
 use self::transport::{Outgoing, Transport};
+use super::limits::pace;
 use super::secret::Secret;
 
 pub use self::address::GITHUB_COM;
@@ -190,6 +191,19 @@ impl Client {
         let mut state = self.state();
         state.wait(Instant::now());
         state.report.clone()
+    }
+
+    /// How long to wait at least after a look that cost so many requests: see [`pace`].
+    pub(crate) fn pace(&self, cost: u64) -> Duration {
+        let state = self.state();
+        let report = &state.report;
+        let (Some(limit), Some(remaining), Some(reset)) =
+            (report.limit, report.remaining, report.reset_unix_s)
+        else {
+            return Duration::ZERO;
+        };
+        let left = reset.saturating_sub(state.github_unix_s(unix_s()));
+        pace(cost, limit, remaining, Duration::from_secs(left))
     }
 
     /// The installation that this client asks for, if it is an App's.
@@ -418,7 +432,8 @@ fn lasting(secret: Secret) -> Token {
     }
 }
 
-/// GitHub refuses to make a token with 422, for either of two reasons.
+/// GitHub refuses to make a token with 422: for a permission, or for a repository that the App is not installed for; with
+/// 404 where it is not installed any more. None of it says anything of what was to be asked with the token.
 fn ungranted(error: ClientError, grant: &Grant) -> ClientError {
     match error {
         ClientError::Unprocessable {
@@ -434,7 +449,12 @@ fn ungranted(error: ClientError, grant: &Grant) -> ClientError {
             asked,
             status: 422,
             message,
-        } => ClientError::NotFound { asked, message },
+        }
+        | ClientError::NotFound { asked, message } => ClientError::Forbidden {
+            asked,
+            message,
+            needs: None,
+        },
         other => other,
     }
 }

@@ -13,6 +13,9 @@ const SECONDARY: Duration = Duration::from_secs(60);
 /// The longest wait; a primary limit lasts an hour at most.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
+/// One part in so many of a limit is kept.
+const RESERVED: u64 = 10;
+
 /// The part of an answer that limits depend on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Told {
@@ -62,6 +65,21 @@ pub fn verdict(told: &Told, before: u32) -> Verdict {
         return Verdict::Wait((SECONDARY * 2_u32.pow(doublings)).min(LONGEST));
     }
     Verdict::Free
+}
+
+/// How long to wait at least after a look that cost so many requests, so that what is `remaining` of `limit` lasts until all
+/// is there again, in `reset`. A tenth is never spent on looking: whoever waits to be admitted, and runners that must go,
+/// need it. Nothing while more than half is there.
+pub fn pace(cost: u64, limit: u64, remaining: u64, reset: Duration) -> Duration {
+    if remaining > limit / 2 {
+        return Duration::ZERO;
+    }
+    let looks = remaining.saturating_sub(limit / RESERVED) / cost.max(1);
+    match u32::try_from(looks) {
+        Ok(0) => reset.min(LONGEST),
+        Ok(looks) => (reset / looks).min(LONGEST),
+        Err(_) => Duration::ZERO,
+    }
 }
 
 /// How far our clock is from GitHub's, positive when ours is ahead, in seconds; `None` when it did not say.
@@ -146,6 +164,18 @@ mod tests {
         let waits: Vec<Verdict> = (0..9).map(|before| verdict(&answer, before)).collect();
         assert_eq!(waits[..3], [wait(60), wait(120), wait(240)]);
         assert_eq!(waits[8], wait(3600));
+    }
+
+    #[test]
+    fn looking_leaves_a_tenth_of_the_limit_to_whoever_waits_to_be_admitted() {
+        let pace = |cost, remaining, reset| pace(cost, 5000, remaining, Duration::from_secs(reset)).as_secs();
+        assert_eq!(pace(50, 2501, 3600), 0, "there is enough");
+        assert_eq!(pace(50, 2500, 3600), 90, "40 looks in an hour");
+        assert_eq!(pace(0, 2500, 3600), 1);
+        assert_eq!(pace(50, 549, 1800), 1800, "less than another look costs");
+        assert_eq!(pace(1, 500, 1800), 1800);
+        assert_eq!(pace(1, 0, 99_999), 3600);
+        assert_eq!(pace(1, 0, 0), 0, "all is there again");
     }
 
     #[test]

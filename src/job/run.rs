@@ -31,6 +31,9 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// The outcome of a job whose daemon ended.
 pub const DAEMON_ENDED: &str = "the daemon ended before the job did";
 
+/// The outcome of a job that had no slot yet when its daemon stopped.
+pub const DAEMON_STOPPED: &str = "the daemon stopped before the job had a slot";
+
 /// Why a job was left as it is, for the next start to take up.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {

@@ -326,7 +326,7 @@ pub const KEYS: [Key; 70] = [
         name: "github.org",
         kind: Kind::Text("organisation"),
         default: None,
-        doc: "Organisation whose runners these are; without `github.repos`, for every repository that GitHub lets us see.",
+        doc: "Organisation whose runners these are; with an App and without `github.repos`, for every repository that GitHub lets us see. All of them must have the same sandbox.",
     },
     Key {
         name: "github.runner_group",

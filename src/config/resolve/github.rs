@@ -1,13 +1,13 @@
 //! `[github]`: whose runners, who we are, and what goes together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use camino::Utf8PathBuf;
 
 use super::super::grants;
 use super::super::keys::KEYS;
-use super::super::{GitHub, Identity, Serves, Webhook};
+use super::super::{GitHub, Identity, RepoConfig, Serves, Webhook};
 use super::reader::Reader;
 use super::values;
 use crate::github::runner::tree::Sha256;
@@ -41,6 +41,9 @@ pub(super) fn github(r: &mut Reader) -> Option<Option<GitHub>> {
     let serves = match org {
         Some(org) => {
             refuse_strangers(r, &org, &repos);
+            if repos.is_empty() && matches!(identity, Some(Identity::Token { .. })) {
+                refuse_unnamed(r, &org);
+            }
             Serves::Org { org, repos }
         }
         None if repos.is_empty() => {
@@ -260,6 +263,43 @@ fn refuse_strangers(r: &mut Reader, org: &str, repos: &BTreeSet<Repo>) {
             ),
         );
     }
+}
+
+/// A runner of an organisation is made for one repository and may be given the job of another, in the sandbox of the first:
+/// so they must have the same one.
+pub(super) fn refuse_unlike(r: &mut Reader, github: &GitHub, settings: &BTreeMap<Repo, RepoConfig>) {
+    let Serves::Org { org, repos } = &github.serves else {
+        return;
+    };
+    let own = |repo: &Repo| settings.get(repo).filter(|own| **own != RepoConfig::default());
+    let mut served: BTreeSet<&Repo> = repos.iter().collect();
+    if repos.is_empty() {
+        served = settings
+            .keys()
+            .filter(|repo| repo.owner().eq_ignore_ascii_case(org))
+            .collect();
+    }
+    let first = repos.first().and_then(own);
+    if let Some(repo) = served.into_iter().find(|repo| own(repo) != first) {
+        r.contradiction(
+            &["github.org"],
+            format!(
+                "runners of `{org}` run jobs of all its repositories in one sandbox, and `[repos]` gives `{repo}` another than the rest\n\
+                 hint: name the repositories in `github.repos` and leave `github.org` out: then each has runners of its own"
+            ),
+        );
+    }
+}
+
+/// Only an App is told which repositories there are.
+fn refuse_unnamed(r: &mut Reader, org: &str) {
+    r.contradiction(
+        &["github.org", "github.token_file"],
+        format!(
+            "a personal token is not told which repositories of `{org}` it may see\n\
+             hint: name them in `github.repos`, or use an App"
+        ),
+    );
 }
 
 /// Settings of GitHub are for nobody without a repository or an organisation.

@@ -12,12 +12,14 @@ use super::{Life, Sight, Source};
 use crate::config::Serves;
 use crate::daemon::Daemon;
 use crate::github::api::runs::RunStatus;
-use crate::github::client::ClientError;
+use crate::github::client::{ClientError, Retry};
 use crate::github::demand::{Ours, Stage, Step, Waiting, account};
 use crate::github::run::Run;
+use crate::github::runner::version::Event as Known;
 use crate::github::seen::{JobSeen, Rules, RunSeen, wants_labels};
 use crate::github::ticket::{Key, Scope, Ticket};
 use crate::job::ledger::Attempt;
+use crate::job::run::{DAEMON_ENDED, DAEMON_STOPPED};
 use crate::job::{JobId, Outcome, Repo};
 
 /// The shortest time between two questions, however much there is to look at.
@@ -39,16 +41,18 @@ impl Daemon {
 
     async fn poll(self: &Arc<Self>, source: &Source) -> Infallible {
         loop {
+            let before = source.spent();
             let fresh = source.look(&self.rules(source)).await;
+            let at_least = source.client.pace(source.spent() - before).max(AT_LEAST);
             self.observe(source);
             for scope in source.scopes_of(&fresh) {
                 self.act(source, &scope).await;
             }
             source.sight().asked = Some(SystemTime::now());
             self.tell();
-            tokio::time::sleep(AT_LEAST).await;
+            tokio::time::sleep(at_least).await;
             tokio::select! {
-                () = tokio::time::sleep(source.pause().saturating_sub(AT_LEAST)) => {}
+                () = tokio::time::sleep(source.pause().saturating_sub(at_least)) => {}
                 () = source.news.notified() => {}
                 () = source.trees.ready() => {}
             }
@@ -80,13 +84,13 @@ impl Daemon {
                 life.runner.is_some() && runner == life.runner
             });
             if let Some(job) = has {
-                self.took(id, life, &job.ticket);
+                self.took(source, (id, life), &job.ticket);
             }
         }
     }
 
     /// Notes that a runner has a job. It has one and no other from then on.
-    pub(super) fn took(&self, id: &JobId, life: &mut Life, ticket: &Ticket) {
+    pub(super) fn took(&self, source: &Source, (id, life): (&JobId, &mut Life), ticket: &Ticket) {
         life.stage = Stage::Taken;
         let is_new = life.has.send_if_modified(|has| {
             let is_new = has.as_ref() != Some(ticket);
@@ -95,6 +99,9 @@ impl Daemon {
         });
         if is_new {
             info!(job = %id, run = ticket.run, github_job = ticket.job, "runner has a job");
+            if let Some(version) = life.version {
+                source.trees.note(Known::TookJob(version));
+            }
             if let Err(error) = self.pipeline.ledger.taken(id, ticket) {
                 warn!(job = %id, error = crate::chain(&error), "could not record which job a runner has");
             }
@@ -215,6 +222,7 @@ impl Daemon {
                     scope: scope.clone(),
                     runner: None,
                     stage: Stage::NoSlot,
+                    version: None,
                     has: watch::Sender::new(None),
                 };
                 source.sight().lives.insert(id.clone(), life);
@@ -254,9 +262,40 @@ fn wasted(attempt: &Attempt, key: &Key) -> Option<String> {
         return None;
     }
     match attempt.outcome.as_ref()? {
-        Outcome::Failed { reason } if reason != crate::job::run::DAEMON_ENDED => Some(reason.clone()),
+        Outcome::Failed { reason } if ![DAEMON_ENDED, DAEMON_STOPPED].contains(&reason.as_str()) => {
+            Some(reason.clone())
+        }
         Outcome::Idle => Some(Outcome::Idle.to_string()),
         _ => None,
+    }
+}
+
+/// Whether an error is about what was asked and not about asking.
+fn is_of_one_run(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::NotFound { .. }
+            | ClientError::Unprocessable { .. }
+            | ClientError::Redirected { .. }
+            | ClientError::Server { .. }
+            | ClientError::NotGitHub { .. }
+    )
+}
+
+impl Sight {
+    /// Takes in that somebody's jobs cannot be asked for, and says so the first time.
+    fn fails(&mut self, name: &str, error: &ClientError) {
+        let why = crate::chain(error);
+        if self.failing.insert(name.to_owned(), why.clone()).is_none() {
+            warn!(name, error = why, "GitHub does not tell which jobs wait");
+        }
+    }
+
+    /// Takes in that they can.
+    fn answers(&mut self, name: &str) {
+        if self.failing.remove(name).is_some() {
+            info!(name, "GitHub answers again");
+        }
     }
 }
 
@@ -266,7 +305,9 @@ impl Source {
         let repos = match self.repos().await {
             Ok(repos) => repos,
             Err(error) => {
-                warn!(error = crate::chain(&error), "could not ask for the repositories");
+                if let Serves::Org { org, .. } = &self.config.serves {
+                    self.sight().fails(org, &error);
+                }
                 return BTreeSet::new();
             }
         };
@@ -275,29 +316,36 @@ impl Source {
             let seen = self.ask(repo, rules).await;
             let mut sight = self.sight();
             match seen {
-                Ok(jobs) => {
-                    if sight.failing.remove(repo).is_some() {
-                        info!(%repo, "GitHub answers again");
-                    }
+                Ok((jobs, strange)) => {
                     sight.jobs.insert(repo.clone(), jobs);
                     answered.insert(repo.clone());
+                    match strange {
+                        Some(error) => sight.fails(repo.as_str(), &error),
+                        None => sight.answers(repo.as_str()),
+                    }
                 }
                 Err(error) => {
-                    let why = crate::chain(&error);
-                    if sight.failing.insert(repo.clone(), why.clone()).as_ref() != Some(&why) {
-                        warn!(%repo, error = why, "GitHub does not tell which jobs wait");
+                    if error.retry() == Retry::Never {
+                        // It may never be told again what became of them.
+                        sight.jobs.remove(repo);
                     }
+                    sight.fails(repo.as_str(), &error);
                 }
             }
         }
         let mut sight = self.sight();
         sight.jobs.retain(|repo, _| repos.contains(repo));
-        let there: BTreeSet<Key> = sight
+        sight
+            .failing
+            .retain(|name, _| repos.iter().any(|repo| repo.as_str() == name));
+        let now: BTreeSet<Key> = sight
             .jobs
             .values()
             .flatten()
             .map(|job| job.ticket.key())
             .collect();
+        // A job may be missed once, when its run changes from one list to the other in between.
+        let there = &now | &std::mem::replace(&mut sight.last, now.clone());
         sight.since.retain(|key, _| there.contains(key));
         sight.told.retain(|key| there.contains(key));
         sight.held.retain(|held| there.contains(&held.job));
@@ -312,7 +360,8 @@ impl Source {
             Serves::Org { repos, .. } if !repos.is_empty() => Ok(repos.clone()),
             Serves::Org { org, .. } => {
                 let seen = self.client.repositories().await?;
-                let names = seen.items.into_iter().map(|repo| repo.full_name);
+                let alive = seen.items.into_iter().filter(|repo| !repo.archived);
+                let names = alive.map(|repo| repo.full_name);
                 Ok(names
                     .filter(|repo| repo.owner().eq_ignore_ascii_case(org))
                     .collect())
@@ -320,36 +369,68 @@ impl Source {
         }
     }
 
-    /// Asks one repository. Jobs that others `need` are queued while their run is in progress, so both are asked for.
-    async fn ask(&self, repo: &Repo, rules: &Rules<'_>) -> Result<Vec<JobSeen>, ClientError> {
+    /// Asks one repository. Jobs that others `need` are queued while their run is in progress, so both are asked for. A run
+    /// that cannot be told of hides no other: its jobs are as they were when it last could, and the error is beside them.
+    async fn ask(
+        &self,
+        repo: &Repo,
+        rules: &Rules<'_>,
+    ) -> Result<(Vec<JobSeen>, Option<ClientError>), ClientError> {
         let mut runs = BTreeMap::new();
         for status in [RunStatus::Queued, RunStatus::InProgress] {
             for run in self.client.runs(repo, status).await?.items {
                 runs.insert(run.id, run);
             }
         }
-        let mut found = Vec::new();
+        let (mut found, mut strange) = (Vec::new(), None);
         for run in runs.into_values() {
-            let jobs = self.client.jobs(repo, run.id).await?.items;
-            let labels = self.labels_of(rules, repo, &run).await?;
-            found.extend(rules.sort(repo, &RunSeen { run, jobs, labels }));
+            let id = run.id;
+            match self.ask_run(repo, run, rules).await {
+                Ok(jobs) => found.extend(jobs),
+                Err(error) if is_of_one_run(&error) => {
+                    let sight = self.sight();
+                    let known = sight.jobs.get(repo).into_iter().flatten();
+                    found.extend(known.filter(|job| job.ticket.run == id).cloned());
+                    strange = strange.or(Some(error));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(found)
+        Ok((found, strange))
     }
 
-    /// The labels of a run's pull request, where trust looks at them.
+    /// Asks for the jobs of one run.
+    async fn ask_run(&self, repo: &Repo, run: Run, rules: &Rules<'_>) -> Result<Vec<JobSeen>, ClientError> {
+        let jobs = self.client.jobs(repo, run.id).await?.items;
+        let labels = self.labels_of(rules, repo, &run).await?;
+        Ok(rules.sort(repo, &RunSeen { run, jobs, labels }))
+    }
+
+    /// Requests so far that counted.
+    fn spent(&self) -> u64 {
+        let report = self.client.report();
+        report.requests - report.unchanged
+    }
+
+    /// The labels that all pull requests of a run have, where trust looks at them.
     pub(super) async fn labels_of(
         &self,
         rules: &Rules<'_>,
         repo: &Repo,
         run: &Run,
     ) -> Result<Vec<String>, ClientError> {
-        match run.pull_requests.first() {
-            Some(pull) if wants_labels(rules.trust, repo) => {
-                self.client.pull_request_labels(repo, pull.number).await
-            }
-            Some(_) | None => Ok(vec![]),
+        if !wants_labels(rules.trust, repo) {
+            return Ok(vec![]);
         }
+        let mut common: Option<Vec<String>> = None;
+        for pull in &run.pull_requests {
+            let labels = self.client.pull_request_labels(repo, pull.number).await?;
+            match &mut common {
+                Some(common) => common.retain(|label| labels.contains(label)),
+                None => common = Some(labels),
+            }
+        }
+        Ok(common.unwrap_or_default())
     }
 
     /// The classes of which everything is known as it is now.

@@ -113,21 +113,14 @@ impl Daemon {
     }
 
     /// Deletes runners that have a name of ours and that the ledger does not know: it may have forgotten its last lines in
-    /// a power cut. Once, at the start, before any is made.
+    /// a power cut. Once, at the start.
     async fn sweep(&self, source: &Source) {
-        let known: BTreeSet<String> = match self.pipeline.ledger.registrations() {
-            Ok(all) => all.into_iter().map(|one| one.runner.name).collect(),
-            Err(error) => {
-                warn!(error = crate::chain(&error), "could not look up runners");
-                return;
-            }
-        };
         let scopes = match &source.config.serves {
             Serves::Repos(repos) => repos.iter().cloned().map(Scope::Repo).collect(),
             Serves::Org { org, .. } => vec![Scope::Org(org.clone())],
         };
         for scope in scopes {
-            match source.strangers(&scope, &known).await {
+            match self.delete_strangers(source, &scope).await {
                 Ok(0) => {}
                 Ok(count) => info!(%scope, count, "deleted runners of ours that nobody knew"),
                 Err(error) => {
@@ -135,6 +128,29 @@ impl Daemon {
                 }
             }
         }
+    }
+}
+
+impl Daemon {
+    /// Deletes the runners of a scope that have a name of ours and that the ledger does not know; how many.
+    async fn delete_strangers(&self, source: &Source, scope: &Scope) -> Result<usize, ClientError> {
+        let all = source.client.runners(scope, None).await?.items;
+        // Read after the list was made: a runner is in the ledger before it is at GitHub.
+        let known: BTreeSet<String> = match self.pipeline.ledger.registrations() {
+            Ok(known) => known.into_iter().map(|one| one.runner.name).collect(),
+            Err(error) => {
+                warn!(error = crate::chain(&error), "could not look up runners");
+                return Ok(0);
+            }
+        };
+        let mut count = 0;
+        for runner in all {
+            let is_ours = runner.name.starts_with(&source.prefix) && !known.contains(&runner.name);
+            if is_ours && source.client.delete_runner(scope, runner.id).await? == Deletion::Gone {
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 }
 
@@ -153,17 +169,5 @@ impl Source {
             }
         };
         Ok(self.client.delete_runner(scope, id).await? == Deletion::Gone)
-    }
-
-    /// Deletes the runners of a scope that have a name of ours and are not `known`; how many.
-    async fn strangers(&self, scope: &Scope, known: &BTreeSet<String>) -> Result<usize, ClientError> {
-        let mut count = 0;
-        for runner in self.client.runners(scope, None).await?.items {
-            let is_ours = runner.name.starts_with(&self.prefix) && !known.contains(&runner.name);
-            if is_ours && self.client.delete_runner(scope, runner.id).await? == Deletion::Gone {
-                count += 1;
-            }
-        }
-        Ok(count)
     }
 }

@@ -155,6 +155,7 @@ impl Daemon {
                 return None;
             }
         };
+        source.is_of(id, lease.build.version);
         let made = self.make_runner(source, id, scope, slot).await;
         match made {
             Ok((made, door, place)) => {
@@ -182,6 +183,7 @@ impl Daemon {
             Err(error) => {
                 let reason = crate::chain(&error);
                 error!(job = %id, error = reason, "no runner");
+                source.trees.note(Known::Idle(lease.build.version));
                 source.failed(&ticket, error.failure());
                 self.end_unstarted(id, Outcome::Failed { reason });
                 None
@@ -292,25 +294,19 @@ impl Daemon {
         (made_for, version): (&Ticket, RunnerVersion),
         was_cancelled: bool,
     ) {
-        let row = match self.pipeline.ledger.job(id) {
-            Ok(Some(row)) => row,
-            Ok(None) => return,
-            Err(error) => {
-                warn!(job = %id, error = crate::chain(&error), "could not look up how a runner ended");
-                return;
-            }
-        };
-        let Some(outcome) = row.outcome else { return };
-        let taken = row.github.and_then(|at| at.taken);
-        let of_version = match &outcome {
-            Outcome::Ran { .. } => Some(Known::TookJob(version)),
-            Outcome::Outdated => Some(Known::Refused(version)),
-            Outcome::Idle => Some(Known::Idle(version)),
-            _ => None,
-        };
-        if let Some(event) = of_version {
-            source.trees.note(event);
-        }
+        let row = self.pipeline.ledger.job(id).unwrap_or_else(|error| {
+            warn!(job = %id, error = crate::chain(&error), "could not look up how a runner ended");
+            None
+        });
+        let (outcome, at) = row.map(|row| (row.outcome, row.github)).unwrap_or_default();
+        let taken = at.and_then(|at| at.taken);
+        source.trees.note(match &outcome {
+            Some(Outcome::Ran { .. }) => Known::TookJob(version),
+            Some(Outcome::Outdated) => Known::Refused(version),
+            // However it ended: nobody need wait for it to tell whether its version is taken.
+            _ => Known::Idle(version),
+        });
+        let Some(outcome) = outcome else { return };
         if taken.is_some() || matches!(outcome, Outcome::Ran { .. } | Outcome::Outdated) || self.is_closed() {
             return;
         }
@@ -318,9 +314,7 @@ impl Daemon {
         source.failed(
             made_for,
             match outcome {
-                Outcome::Cancelled if was_cancelled => {
-                    Failure::Final("somebody cancelled it here".to_owned())
-                }
+                Outcome::Cancelled if was_cancelled => Failure::cancelled(),
                 Outcome::Failed { reason } | Outcome::Refused { reason } => Failure::Passing(reason),
                 other => Failure::Passing(other.to_string()),
             },

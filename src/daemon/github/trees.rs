@@ -1,7 +1,7 @@
 //! The runner trees of this host: fetched before they are needed, changed when GitHub asks for it, removed when nobody
 //! needs them. What is to be done is decided by [`version`](crate::github::runner::version).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ use crate::host::runner::{self, RunnerError};
 
 /// How often the watchdog is told that time passes, and how soon it is tried again to have a first tree.
 const TICK: Duration = Duration::from_secs(60);
+
+/// The longest wait before it is tried again to have a first tree.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Why there is no tree.
 #[derive(Debug, thiserror::Error)]
@@ -174,13 +177,16 @@ impl Trees {
 
     /// Does what the watchdog decides. Never returns.
     pub(super) async fn tend(&self, client: &Client) -> Infallible {
+        let mut again = TICK;
+        while !self.first(client).await {
+            tokio::time::sleep(again).await;
+            // What cannot be had is hundreds of megabytes, each time.
+            again = (again * 2).min(LONGEST);
+        }
         loop {
-            if self.state().watchdog.is_none() {
-                self.first(client).await;
-            }
-            let mut events = std::mem::take(&mut self.state().events);
-            events.push(Event::Tick);
-            while let Some(event) = events.pop() {
+            let mut events = VecDeque::from(std::mem::take(&mut self.state().events));
+            events.push_back(Event::Tick);
+            while let Some(event) = events.pop_front() {
                 let decisions = match &mut self.state().watchdog {
                     Some(watchdog) => watchdog.on(&event, Instant::now()),
                     None => vec![],
@@ -196,8 +202,8 @@ impl Trees {
         }
     }
 
-    /// Has a first tree, or says why there is none.
-    async fn first(&self, client: &Client) {
+    /// Has a first tree, or says why there is none; whether it has.
+    async fn first(&self, client: &Client) -> bool {
         match self.find_first(client).await {
             Ok(version) => {
                 info!(%version, "runner in its place");
@@ -205,11 +211,13 @@ impl Trees {
                 state.watchdog = Some(Watchdog::new(version));
                 state.notice = None;
                 self.ready.notify_one();
+                true
             }
             Err(error) => {
                 let why = crate::chain(&error);
                 error!(error = why, "no runner can be made");
                 self.state().notice = Some(why);
+                false
             }
         }
     }
@@ -278,7 +286,7 @@ impl Trees {
             Decision::Stage(version) => Some(self.stage(version).await),
             Decision::Use(version) => {
                 info!(%version, "the next runner is of this version");
-                self.remove_old(version);
+                self.remove_old(version).await;
                 None
             }
             Decision::Alert(alert) => {
@@ -312,7 +320,7 @@ impl Trees {
     }
 
     /// Removes the trees that nobody needs beside this one. What cannot be removed costs room and nothing else.
-    fn remove_old(&self, version: RunnerVersion) {
+    async fn remove_old(&self, version: RunnerVersion) {
         let current = Build {
             version,
             platform: self.platform,
@@ -322,15 +330,19 @@ impl Trees {
             let in_use = state.in_use.lock().unwrap_or_else(PoisonError::into_inner);
             in_use.keys().copied().collect()
         };
-        let removed = runner::installed(&self.folder).and_then(|installed| {
+        let folder = self.folder.clone();
+        let removing = tokio::task::spawn_blocking(move || {
+            let installed = runner::installed(&folder)?;
             for build in removable(&installed, current, &in_use) {
-                runner::remove(&self.folder, build)?;
+                runner::remove(&folder, build)?;
                 info!(%build, "runner removed");
             }
-            Ok(())
+            Ok::<_, RunnerError>(())
         });
-        if let Err(error) = removed {
-            warn!(error = crate::chain(&error), "could not remove an old runner");
+        match removing.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error = crate::chain(&error), "could not remove an old runner"),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 }

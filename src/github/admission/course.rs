@@ -198,7 +198,13 @@ mod tests {
     fn a_job_that_may_run_has_the_time_that_its_actions_take() {
         use Event::*;
         let silent = vec![Act::Interrupt(Why::Silent)];
-        let slow = [(Assigned, 0), (Expected, 10), (Tick, 309), (Claimed, 309), (Admitted, 310)];
+        let slow = [
+            (Assigned, 0),
+            (Expected, 10),
+            (Tick, 309),
+            (Claimed, 309),
+            (Admitted, 310),
+        ];
         assert_eq!(after(&slow), (Course::Admitted, vec![]));
         assert_eq!(after(&[(Expected, 0), (Assigned, 5), (Tick, 300)]).1, silent);
         // Too late to be expected.

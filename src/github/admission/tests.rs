@@ -92,7 +92,10 @@ fn what_an_old_copy_of_the_run_says_is_asked_again_and_nothing_else() {
     let none = || json!({});
     assert!(may_pass(none(), none(), json!({"status": "completed"})));
     assert!(may_pass(none(), none(), json!({"run_attempt": 1})));
-    assert!(!may_pass(none(), none(), json!({"run_attempt": 3})), "a newer one");
+    assert!(
+        !may_pass(none(), none(), json!({"run_attempt": 3})),
+        "a newer one"
+    );
     assert!(!may_pass(none(), none(), json!({"id": 76})));
     assert!(!may_pass(none(), none(), json!({"head_repository": null})));
     assert!(!may_pass(json!({"runner": "mac01-other"}), none(), none()));

@@ -266,12 +266,11 @@ impl Drive<'_> {
             Ok(()) => tokio::time::timeout(READY_WITHIN, self.said()).await,
             Err(error) => return Ok(Event::FailedToStart(error)),
         };
-        let limit = self.spec.timeout_s.map(Duration::from_secs);
-        let limit = limit.unwrap_or(Duration::MAX).min(self.job_timeout());
-        self.deadline = Instant::now().checked_add(limit);
-        Ok(launched.unwrap_or_else(|_| {
-            Event::FailedToStart(format!("the sandbox was not ready within {READY_WITHIN:?}"))
-        }))
+        // A runner's time begins when it has a job.
+        if self.runner.is_none() {
+            self.deadline = self.limit();
+        }
+        Ok(launched.unwrap_or_else(|_| Event::FailedToStart(not_ready())))
     }
 
     /// Makes the pipes and asks the warden for the process.
@@ -300,6 +299,12 @@ impl Drive<'_> {
         launched
             .map(|_| ())
             .map_err(|error| format!("could not start the sandbox: {}", crate::chain(&error)))
+    }
+
+    /// Until when the job may run, from now on.
+    fn limit(&self) -> Option<Instant> {
+        let own = self.spec.timeout_s.map_or(Duration::MAX, Duration::from_secs);
+        Instant::now().checked_add(own.min(self.job_timeout()))
     }
 
     fn job_timeout(&self) -> Duration {
@@ -366,8 +371,6 @@ impl Drive<'_> {
         let exit = match event {
             Event::Exited { code } => Exit::Code(code.into()),
             Event::Signalled { signal } => Exit::Signal(signal),
-            // It is running as far as anybody else is concerned.
-            Event::Started => return None,
             other => return Some(other),
         };
         let has_job = runner.has.borrow().is_some();
@@ -387,7 +390,13 @@ impl Drive<'_> {
     async fn relaunch(&mut self) -> Result<(), String> {
         let plan = self.plan.clone().ok_or("there is no plan")?;
         std::mem::take(&mut self.copies).finish().await;
-        self.start(plan).await
+        self.start(plan).await?;
+        match tokio::time::timeout(READY_WITHIN, self.said()).await {
+            Ok(Event::Started) => Ok(()),
+            Ok(Event::FailedToStart(why) | Event::Lost(why)) => Err(why),
+            Ok(_) => Err("the sandbox ended before it was ready".to_owned()),
+            Err(_) => Err(not_ready()),
+        }
     }
 
     /// Says in the job's own output why its command did not start.
@@ -430,6 +439,10 @@ impl Drive<'_> {
                 .job_timeout()
                 .as_secs()
                 .min(self.spec.timeout_s.unwrap_or(u64::MAX));
+            let has_job = |runner: &RunnerOrder| runner.has.borrow().is_some();
+            if self.deadline.is_none() && self.runner.as_ref().is_some_and(has_job) {
+                self.deadline = self.limit();
+            }
             let (deadline, grace) = (self.deadline, self.grace);
             // A walk through a large folder takes long, and nothing else waits for it.
             let disk = (*samples + 1).is_multiple_of(DISK_EVERY);
@@ -464,6 +477,11 @@ impl Drive<'_> {
         }
         exceeded(usage, &self.pipeline.planner.config().native.limits)
     }
+}
+
+/// Why a job did not start whose sandbox hangs.
+fn not_ready() -> String {
+    format!("the sandbox was not ready within {READY_WITHIN:?}")
 }
 
 /// Which limit `usage` exceeds, with the figures.

@@ -154,7 +154,7 @@ impl Daemon {
     /// Notes which job a runner was given.
     fn given(&self, source: &Source, id: &JobId, ticket: &Ticket) {
         if let Some(life) = source.sight().lives.get_mut(id) {
-            self.took(id, life, ticket);
+            self.took(source, (id, life), ticket);
         }
     }
 
@@ -175,15 +175,13 @@ impl Source {
         };
         let repo = match &made.scope {
             Scope::Repo(repo) => repo.clone(),
-            // Any repository of the organisation, which GitHub then must confirm.
-            Scope::Org(org) if message.repository.owner().eq_ignore_ascii_case(org) => {
-                message.repository.clone()
-            }
+            // Any repository of the organisation that is served, which GitHub then must confirm.
+            Scope::Org(_) if self.config.serves.includes(&message.repository) => message.repository.clone(),
             Scope::Org(org) => {
                 return refused(
                     None,
                     format!(
-                        "the job says that it is of {}, and this runner is of {org}",
+                        "the job says that it is of {}, and this runner of {org} does not serve it\nhint: name it in `github.repos`, or keep it out of the runner group",
                         message.repository
                     ),
                 );
