@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub enum ClientError {
     /// 401: GitHub does not take the credential, not even a new one.
     #[error(
-        "{asked}: GitHub does not take our credential: {message}\nhint: was the token revoked, or is the key another App's? `ephemerd doctor` tells more"
+        "{asked}: GitHub does not take our credential: {message}\nhint: was the token revoked, or is the key another App's? `ephemerd github check` tells more"
     )]
     Unauthorized {
         /// What was asked.

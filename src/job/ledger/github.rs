@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_for_a_job_are_found_by_repository_and_number_whatever_the_case() {
+    fn i15_attempts_for_a_job_are_found_by_repository_and_number_whatever_the_case() {
         let (_folder, ledger) = ledger();
         let first = record(&ledger, 1, &ticket(29));
         finish(&ledger, &first);

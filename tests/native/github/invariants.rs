@@ -3,6 +3,7 @@
 use std::fs;
 
 use ephemerd::job::Outcome;
+use ephemerd::job::ledger::JobRow;
 
 use super::forge::{Forge, LABELS, prepare, push, steps};
 use super::hub::Hub;
@@ -34,6 +35,107 @@ fn i1_a_runner_that_has_another_job_is_left_alone_when_its_own_is_cancelled() {
         .collect();
     assert_eq!(taken, [second]);
     assert_eq!(forge.hub.job(second).handed_out, 1);
+}
+
+#[test]
+fn i3_a_job_that_is_over_when_its_turn_comes_gets_no_runner() {
+    let forge = Forge::start("", "");
+    let slots = forge.daemon().site().family.slots;
+    let busy: Vec<u64> = (0..slots)
+        .map(|_| push(&forge.hub, &["while [ ! -e ~/go ]; do sleep 0.05; done"]))
+        .collect();
+    let homes: Vec<_> = busy
+        .iter()
+        .map(|job| {
+            let row = wait_for("a job in every slot", || {
+                let taken = |row: &JobRow| row.github.as_ref().is_some_and(|at| at.taken.is_some());
+                forge.made_for(*job).into_iter().find(taken)
+            });
+            let native = forge.daemon().site().data_dir.join("native");
+            native.join(row.id.as_str()).join("home")
+        })
+        .collect();
+    let late = push(&forge.hub, &["true"]);
+    wait_for("the one that waits for a slot", || forge.made_for(late).pop());
+    forge.hub.cancel(forge.hub.job(late).run);
+    let reason = forge.refusal(late);
+    assert!(reason.contains("nobody wants it any more"), "{reason}");
+    for home in homes {
+        fs::write(home.join("go"), "").unwrap();
+    }
+    for job in &busy {
+        assert_eq!(forge.conclusion(*job), "success");
+    }
+    forge.settled();
+    let requests = forge.hub.requests();
+    let made = requests
+        .iter()
+        .filter(|request| request.path.ends_with("generate-jitconfig"));
+    assert_eq!(made.count(), busy.len());
+}
+
+#[test]
+fn i4_i6_a_runner_that_ends_without_its_job_is_followed_by_another() {
+    let forge = Forge::start("", "");
+    forge.hub.inject("POST /_broker/session", 1, Fault::status(403));
+    let job = push(&forge.hub, &["true"]);
+    // After half a minute, by the real clock.
+    wait_for("the last seconds of the wait", || {
+        let status = out(&forge.daemon().cli(&["status"]));
+        status.contains("tried again in 1").then_some(())
+    });
+    assert_eq!(forge.conclusion(job), "success");
+    forge.settled();
+    let made = forge.made_for(job);
+    assert_eq!(made.len(), 2, "{made:?}");
+    assert!(
+        matches!(made[0].outcome, Some(Outcome::Failed { .. })),
+        "{made:?}"
+    );
+}
+
+#[test]
+fn i8_a_daemon_that_is_told_to_stop_ends_its_runners_in_order_and_github_knows() {
+    let mut forge = Forge::start("", "");
+    let job = push(&forge.hub, &["touch begun; sleep 1000", "always: touch never"]);
+    wait_for("the job that runs", || {
+        let made = forge.made_for(job);
+        made.first()?.github.clone()?.taken
+    });
+    let site = forge.daemon.take().unwrap().stop();
+    assert_eq!(
+        forge.conclusion(job),
+        "failure",
+        "it is not left to GitHub to find out"
+    );
+    assert!(forge.hub.runners().is_empty(), "{:?}", forge.hub.runners());
+    site.assert_clean();
+}
+
+#[test]
+fn i12_nothing_at_github_is_changed_but_our_own_runners() {
+    let forge = Forge::start("", "");
+    let job = push(&forge.hub, &["true"]);
+    assert_eq!(forge.conclusion(job), "success");
+    forge.settled();
+    let requests = forge.hub.requests();
+    let ours = requests
+        .iter()
+        .filter(|request| request.path.starts_with("/repos/"));
+    let changes: Vec<_> = ours.filter(|request| request.method != "GET").collect();
+    assert!(!changes.is_empty());
+    for request in changes {
+        let path = request
+            .path
+            .strip_prefix("/repos/acme/app/actions/runners/")
+            .unwrap_or_default();
+        let is_ours = match request.method.as_str() {
+            "POST" => path == "generate-jitconfig",
+            "DELETE" => path.parse::<u64>().is_ok(),
+            _ => false,
+        };
+        assert!(is_ours, "{request:?}");
+    }
 }
 
 #[test]
@@ -174,6 +276,52 @@ fn i17_one_repository_that_does_not_answer_keeps_no_other_waiting() {
 }
 
 #[test]
+fn i18_one_run_that_cannot_be_told_of_hides_no_other() {
+    let forge = Forge::start("", "");
+    let run = forge.hub.push("acme/app", &["of-others"]);
+    forge.hub.inject(
+        &format!("GET /repos/acme/app/actions/runs/{run}/jobs"),
+        9999,
+        Fault::status(500),
+    );
+    let job = push(&forge.hub, &["true"]);
+    assert_eq!(forge.conclusion(job), "success");
+    let status = out(&forge.daemon().cli(&["status"]));
+    assert!(status.contains("not answering: acme/app"), "{status}");
+    forge.hub.heal();
+    wait_for("a status without it", || {
+        let status = out(&forge.daemon().cli(&["status"]));
+        (!status.contains("not answering")).then_some(())
+    });
+    forge.settled();
+}
+
+#[test]
+fn a_runner_of_an_organisation_runs_no_job_of_a_repository_that_is_not_served() {
+    let forge = Forge::start("org = \"acme\"\nrepos = [\"acme/app\"]\n", "");
+    let gate = super::hub::faults::Gate::default();
+    forge
+        .hub
+        .inject("POST /_broker/session", 1, Fault::Hold(gate.clone()));
+    let served = push(&forge.hub, &["true"]);
+    forge
+        .hub
+        .wait("a runner that connects", |state| state.held().then_some(()));
+    forge.hub.cancel(forge.hub.job(served).run);
+    // Trusted, of the same organisation, with the same labels.
+    let run = forge.hub.launch(
+        Trigger::push("acme/other"),
+        vec![steps("build", &["touch begun"])],
+    );
+    let other = forge.hub.jobs_of(run)[0];
+    gate.open();
+    assert_eq!(forge.conclusion(other), "failure");
+    forge.settled();
+    let outcome = forge.made_for(served)[0].outcome.clone().unwrap().to_string();
+    assert!(outcome.contains("does not serve it"), "{outcome}");
+}
+
+#[test]
 fn i20_i3_a_daemon_that_is_killed_leaves_no_runner_and_its_job_can_run_again() {
     let mut forge = Forge::start("", "");
     let job = push(&forge.hub, &["touch begun; sleep 1000"]);
@@ -282,6 +430,33 @@ fn i13_two_hosts_with_the_same_labels_run_every_job_once_and_leave_no_runner() {
     }
     drop(second.stop());
     // Those that each made for jobs that the other had get none, and go.
+    forge.settled();
+}
+
+#[test]
+fn what_is_wrong_with_our_credential_or_clock_is_told_and_the_job_stays_queued() {
+    let forge = Forge::start("", "");
+    let status = |what: &str| {
+        wait_for(what, || {
+            let status = out(&forge.daemon().cli(&["status"]));
+            status.contains(what).then_some(())
+        });
+    };
+    forge.hub.repository("acme/app", true);
+    forge.hub.set_clock_ahead_s(-600);
+    status("clock: this host's is 600 s ahead of GitHub's");
+    forge
+        .hub
+        .inject("GET /repos/acme/app/*", 9999, Fault::status(403));
+    status("not answering: acme/app: GET /repos/acme/app/actions/runs: GitHub refuses");
+    forge.hub.heal();
+    forge.hub.revoke_tokens();
+    status("GitHub does not take our credential");
+    let job = push(&forge.hub, &["true"]);
+    let check = forge.daemon().cli(&["github", "check"]);
+    assert_eq!(check.status.code(), Some(1), "{}", said(&check));
+    assert_eq!(forge.made_for(job).len(), 0);
+    assert_eq!(forge.hub.job(job).handed_out, 0);
     forge.settled();
 }
 

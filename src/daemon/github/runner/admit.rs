@@ -191,6 +191,7 @@ impl Source {
             id: made.id,
             name: &made.name,
         };
+        let mut told = false;
         loop {
             let found = self.find(daemon, &repo, message.run_id, runner).await;
             match found {
@@ -227,15 +228,9 @@ impl Source {
                 Ok(None) | Err(ClientError::NotFound { .. }) => {}
                 Err(error) => match error.retry() {
                     Retry::Never => return refused(None, crate::chain(&error)),
-                    Retry::Soon => warn!(
-                        error = crate::chain(&error),
-                        "could not ask which job a runner has"
-                    ),
+                    Retry::Soon => told = tell(told, &error),
                     Retry::After(wait) => {
-                        warn!(
-                            error = crate::chain(&error),
-                            "could not ask which job a runner has"
-                        );
+                        told = tell(told, &error);
                         tokio::time::sleep(wait).await;
                     }
                 },
@@ -291,6 +286,15 @@ impl Source {
             }
         }
     }
+}
+
+/// Tells once why it is not known which job a runner has.
+fn tell(told: bool, error: &ClientError) -> bool {
+    if !told {
+        let error = crate::chain(error);
+        warn!(error, "could not ask which job a runner has; it is asked again");
+    }
+    true
 }
 
 /// Ends when the future does, or never without one.

@@ -101,7 +101,7 @@ fn a_personal_token_is_used_as_it_is_and_nobody_sends_none() {
 }
 
 #[test]
-fn a_burst_of_questions_asks_for_one_token() {
+fn i14_a_burst_of_questions_asks_for_one_token() {
     let hub = Hub::start();
     hub.push("o/r", &LABELS);
     run(async {
@@ -141,7 +141,7 @@ fn a_burst_fails_together_when_there_is_no_token() {
 }
 
 #[test]
-fn a_token_is_not_used_in_its_last_five_minutes() {
+fn i14_a_token_is_not_used_in_its_last_five_minutes() {
     for (life_s, expected) in [(299, 3), (400, 1), (3_600, 1)] {
         let hub = Hub::start();
         hub.push("o/r", &LABELS);
