@@ -29,6 +29,7 @@ use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::workspace::homebrew;
+use crate::workspace::place::RUNNER_PLACES;
 
 /// An operating system ephemerd runs on. A parameter wherever a decision depends on it, so that both answers
 /// are tested on either system.
@@ -83,6 +84,8 @@ pub struct Host {
     pub resolv_conf: Utf8PathBuf,
     /// The folder of the prefixes that jobs have of their own on macOS, and of nothing else.
     pub prefixes: Utf8PathBuf,
+    /// The folder of the runners of GitHub that jobs have of their own on macOS, and of nothing else.
+    pub runner_places: Utf8PathBuf,
     /// How long to wait before a tool that was refused for no lasting reason is asked again.
     pub retry_pause: Duration,
     /// The tools of Linux.
@@ -228,6 +231,7 @@ impl Host {
             os_release: "/etc/os-release".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             prefixes: homebrew::PREFIXES.into(),
+            runner_places: RUNNER_PLACES.into(),
             retry_pause: Duration::from_millis(500),
             tools: Tools {
                 apt_get: "/usr/bin/apt-get".into(),

@@ -359,6 +359,11 @@ pub enum Acquisition {
         /// The slot's number.
         slot: u32,
     },
+    /// GitHub's runner, of a job that is one, where that lies outside of its folder; the path follows from the slot.
+    Runner {
+        /// The slot's number.
+        slot: u32,
+    },
     /// The job's processes: everything in its sandbox and, with an account per slot, of its uid.
     Processes {
         /// The account they run as.

@@ -85,6 +85,8 @@ pub enum Request {
 /// What the warden puts into the folder of a job that is GitHub's runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerSetup {
+    /// The job's slot.
+    pub slot: u32,
     /// Its tree. On macOS it is copied; on Linux the sandbox shows it, and nothing is.
     pub build: String,
     /// Its configuration.

@@ -5,7 +5,7 @@
 //!  ├─ native             0711 ours
 //!  │  └─ <job-id>        0700 account     root of the workspace
 //!  │     ├─ home         0700 account     HOME
-//!  │     ├─ runner       0700 account     GitHub's runner, of a job that is one
+//!  │     ├─ runner       0700 account     GitHub's runner, of a job that is one; on macOS elsewhere, see [`place`]
 //!  │     ├─ homebrew     0755 account     its own Homebrew prefix, where it has one; see [`homebrew`]
 //!  │     ├─ tmp          0700 account     TMPDIR
 //!  │     ├─ work         0700 account     where the command starts
@@ -23,6 +23,7 @@
 
 pub mod homebrew;
 mod mac;
+pub mod place;
 
 use std::collections::BTreeMap;
 use std::fs::rename;
@@ -37,6 +38,8 @@ use crate::host::Os;
 use crate::host::files::{FilesError, Wiped, check_data_dir, give_dir, make_dir, wipe};
 use crate::job::JobId;
 use crate::slot::Slot;
+
+pub use place::Place;
 
 pub use mac::{add_shims, mac_environment, prepare_profiles, profiles, remove_profile, write_profile};
 
@@ -173,11 +176,6 @@ impl Workspace {
     /// The job's folder for temporary files.
     pub fn tmp(&self) -> Utf8PathBuf {
         self.root().join("tmp")
-    }
-
-    /// The folder of GitHub's runner, in the workspace of a job that is one.
-    pub fn runner(&self) -> Utf8PathBuf {
-        self.root().join("runner")
     }
 
     /// The folder that the runner's own logs are kept in when the workspace is removed.

@@ -36,8 +36,8 @@ use crate::github::secret::Secret;
 use crate::github::seen::JobSeen;
 use crate::github::ticket::{Key, Scope, Ticket};
 use crate::github::webhook::{Ear, NoSecret};
+use crate::host::Host;
 use crate::host::secrets::{self, SecretError};
-use crate::host::{Host, Os};
 use crate::job::{JobId, Repo};
 use crate::trust::Route;
 use trees::Trees;
@@ -50,11 +50,6 @@ pub enum SourceError {
         "jobs of GitHub need an account each: whoever runs as the same one could read the runner's credentials\nhint: run as root, with `native.accounts = \"per-slot\"`"
     )]
     Accounts,
-    /// The runner cannot be run in a sandbox there yet.
-    #[error(
-        "jobs of GitHub do not run on macOS with this version: the runner insists on listing folders that jobs must not see\nhint: take `[github]` out; jobs come from `ephemerd submit`"
-    )]
-    MacOs,
     /// There is no runner for this processor.
     #[error("GitHub makes no runner for a processor called `{0}`")]
     Processor(String),
@@ -181,9 +176,6 @@ impl Source {
         let Some(github) = config.github.clone() else {
             return Ok(None);
         };
-        if host.os == Os::MacOs {
-            return Err(SourceError::MacOs);
-        }
         if !root || config.native.accounts != Accounts::PerSlot {
             return Err(SourceError::Accounts);
         }

@@ -248,6 +248,7 @@ fn mac_host(host: &Host, program: &Utf8Path, slots: &[Slot]) -> Result<MacHost, 
         developer_dir,
         homebrew: MacHomebrew::Usually(host.homebrew.clone()),
         prefixes: host.prefixes.clone(),
+        runner_places: host.runner_places.clone(),
         user_folders: host.user_folders.clone(),
         slots: slots.iter().map(found).collect::<Result<_, MacError>>()?,
     })

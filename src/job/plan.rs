@@ -9,6 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{JobId, JobSpec, Repo};
 use crate::config::{Config, EgressMode, RepoConfig};
+use crate::github::admission::hook;
 use crate::github::runner::listener;
 use crate::github::runner::tree::{Build, RUNNERS};
 use crate::host::Os;
@@ -21,8 +22,8 @@ use crate::profile::{Posture, Rules};
 use crate::sandbox::keychain::Keychain;
 use crate::sandbox::launch::{Confinement, LaunchPlan, ProcessLimits, Seatbelt, Stop};
 use crate::slot::Slot;
-use crate::workspace::homebrew::{self, HomebrewError, HostBrew, Mode, Order, Place};
-use crate::workspace::{self, Workspace};
+use crate::workspace::homebrew::{self, HomebrewError, HostBrew, Mode, Order};
+use crate::workspace::{self, Place, Workspace};
 
 pub use platform::{MacHomebrew, MacHost, MacSlot, Platform};
 
@@ -257,7 +258,12 @@ impl Planner {
 
     /// Where jobs of slot `slot` have a Homebrew prefix of their own.
     pub(super) fn prefix(&self, workspace: &Workspace, slot: u32) -> Place {
-        Place::of(self.platform.os(), self.platform.prefixes(), workspace, slot)
+        Place::of_homebrew(self.platform.os(), self.platform.prefixes(), workspace, slot)
+    }
+
+    /// Where jobs of slot `slot` that are GitHub's runner have it.
+    pub(super) fn runner_place(&self, workspace: &Workspace, slot: u32) -> Place {
+        Place::of_runner(self.platform.os(), self.platform.runner_places(), workspace, slot)
     }
 
     /// Renders the profile of a job of `repo`'s configuration in slot `slot` and evaluates the expectations on it.
@@ -280,7 +286,7 @@ impl Planner {
         job: &JobId,
         slot: u32,
         (posture, repo): (Posture, Option<&RepoConfig>),
-        (shown, runner): (&[Utf8PathBuf], Option<Build>),
+        (shown, runner): (&[Utf8PathBuf], Option<RunnerPlan<'_>>),
     ) -> Result<Profile, PlanError> {
         let native = &self.config.native;
         let (mut extra_read, mut extra_write) = (native.extra_read.clone(), native.extra_write.clone());
@@ -307,9 +313,11 @@ impl Planner {
             extra_read: self.grants("extra_read", &extra_read)?,
             extra_write: self.grants("extra_write", &extra_write)?,
             homebrew,
-            runner: runner.map(|build| RunnerInput {
-                tree: build.folder(&self.data_dir.join(RUNNERS)),
+            runner: runner.map(|runner| RunnerInput {
+                root: self.runner_place(&workspace, slot).shown,
+                tree: runner.build.folder(&self.data_dir.join(RUNNERS)),
                 parts: RUNNER_PARTS.map(str::to_owned).into(),
+                door: runner.hook.map(hook::socket_beside),
             }),
             network: match self.config.egress.mode {
                 EgressMode::Offline => Network::None,
@@ -348,6 +356,7 @@ impl Planner {
                 ("developer_dir", mac.developer_dir.to_string()),
                 ("host_homebrew", host_homebrew.to_string()),
                 ("sibling_homebrew", mac.prefixes.join("sibling").into_string()),
+                ("sibling_runner", mac.runner_places.join("sibling").into_string()),
                 ("protected_port", port.unwrap_or_default().to_string()),
             ]);
         }
@@ -380,8 +389,7 @@ impl Planner {
             |own: &&Utf8PathBuf| hook.is_some() || spec.command.first().is_some_and(|first| *first == ***own);
         let own = self.program.as_ref().filter(runs_us).cloned();
         let shown: Vec<Utf8PathBuf> = own.into_iter().chain(hook.map(Utf8Path::to_owned)).collect();
-        let build = runner.map(|runner| runner.build);
-        let profile = self.profile_showing(job, slot.index, (posture, repo), (&shown, build))?;
+        let profile = self.profile_showing(job, slot.index, (posture, repo), (&shown, runner))?;
         match profile.findings.iter().find(|finding| !finding.is_met()) {
             Some(unmet) => Err(PlanError::Unmet(Box::new(unmet.clone()))),
             None => Ok(profile),
@@ -433,7 +441,8 @@ impl Planner {
             None => (spec.command.clone(), Stop::Terminate),
             Some(runner) => {
                 env = listener::environment(self.os(), &env, runner.hook);
-                (listener::argv(&workspace.runner()), Stop::Interrupt)
+                let root = self.runner_place(&workspace, slot.index).shown;
+                (listener::argv(&root), Stop::Interrupt)
             }
         };
         let limits = &self.config.native.limits;

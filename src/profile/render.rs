@@ -17,7 +17,7 @@ use super::policy::{Network, PolicyError};
 use super::sbpl::Problems;
 use super::{Posture, Rules};
 use crate::job::JobId;
-use crate::workspace::homebrew::Place;
+use crate::workspace::Place;
 
 /// Why no profile came of a template.
 #[derive(Debug, thiserror::Error)]
@@ -105,13 +105,17 @@ pub struct RenderInput {
     pub system: System,
 }
 
-/// GitHub's runner as a job gets it, in the folder `runner` of its workspace.
+/// GitHub's runner as a job gets it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RunnerInput {
-    /// The shared tree of the version.
+    /// Its own folder.
+    pub root: Utf8PathBuf,
+    /// The shared tree of the version, of which folders are shown in there on Linux.
     pub tree: Utf8PathBuf,
-    /// Folders of it that are shown there.
+    /// These folders.
     pub parts: Vec<String>,
+    /// The socket by which its hook reports.
+    pub door: Option<Utf8PathBuf>,
 }
 
 /// Homebrew as a job gets it.

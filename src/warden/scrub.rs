@@ -19,8 +19,7 @@ use crate::host::runner::keep_logs;
 use crate::host::{Host, Os, files, os};
 use crate::job::{Acquisition, JobId};
 use crate::slot::Account;
-use crate::workspace::homebrew::Place;
-use crate::workspace::{self, Workspace};
+use crate::workspace::{self, Place, Workspace};
 
 /// How long killed processes may take to go away; a process stuck in the kernel longer than that makes the
 /// slot unusable anyway.
@@ -59,15 +58,24 @@ impl Scrub<'_> {
                 }
                 Acquisition::Profile => workspace::remove_profile(self.workspace).map_err(io::Error::other),
                 Acquisition::Homebrew { slot } => {
-                    Place::of(self.host.os, &self.host.prefixes, self.workspace, *slot)
+                    Place::of_homebrew(self.host.os, &self.host.prefixes, self.workspace, *slot)
                         .remove()
                         .map_err(io::Error::other)
+                }
+                Acquisition::Runner { slot } => {
+                    let places = &self.host.runner_places;
+                    let place = Place::of_runner(self.host.os, places, self.workspace, *slot);
+                    self.keep_logs_of_runner(&place);
+                    place.remove().map_err(io::Error::other)
                 }
                 Acquisition::Workspace if self.keep => {
                     workspace::keep(self.workspace).map_err(io::Error::other)
                 }
                 Acquisition::Workspace => {
-                    self.keep_logs_of_runner();
+                    if self.host.os == Os::Linux {
+                        let places = &self.host.runner_places;
+                        self.keep_logs_of_runner(&Place::of_runner(Os::Linux, places, self.workspace, 0));
+                    }
                     self.remove_workspace()
                 }
             };
@@ -85,11 +93,11 @@ impl Scrub<'_> {
     }
 
     /// Keeps what a runner logged about itself, where the job was one. Nothing of the job's runs any more.
-    fn keep_logs_of_runner(&self) {
+    fn keep_logs_of_runner(&self, place: &Place) {
         let Some(account) = self.account else { return };
-        let (root, to) = (self.workspace.runner(), self.workspace.runner_logs());
+        let to = self.workspace.runner_logs();
         // Without the logs the tear-down is as good; who wants to read them finds none.
-        let _ = keep_logs(&root, account.uid, &to, RUNNER_LOGS_BYTE);
+        let _ = keep_logs(&place.real, account.uid, &to, RUNNER_LOGS_BYTE);
     }
 
     /// Removes the workspace. On macOS access control lists may keep even root out of what a job wrote; where

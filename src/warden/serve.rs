@@ -23,8 +23,8 @@ use crate::job::JobId;
 use crate::sandbox::launch::{Confinement, LaunchPlan, Stop};
 use crate::sandbox::launcher::{First, Launcher};
 use crate::sandbox::step::Given;
-use crate::workspace::homebrew::{HostBrew, Order, Place, Served, Shelf};
-use crate::workspace::{self, Workspace};
+use crate::workspace::homebrew::{HomebrewError, HostBrew, Order, Served, Shelf};
+use crate::workspace::{self, Place, Workspace};
 
 /// How long the first process of a job may take from its last word to its end.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -249,26 +249,31 @@ impl Warden {
         setup: RunnerSetup,
         owner: (u32, u32),
     ) -> Result<(), String> {
-        let RunnerSetup { build, config } = setup;
+        let RunnerSetup { slot, build, config } = setup;
         let build: Build = build.parse().map_err(|error: NameError| error.to_string())?;
         let config = JitConfig::try_from(config).map_err(|error| error.to_string())?;
         let words = |error: RunnerError| crate::chain(&error);
+        let place = Place::of_runner(self.host.os, &self.host.runner_places, workspace, slot);
+        place
+            .make_room(workspace, true)
+            .map_err(|error| crate::chain(&error))?;
         match self.host.os {
-            Os::Linux => runner::make_root(&workspace.runner(), owner),
+            Os::Linux => runner::make_root(&place.real, owner),
             Os::MacOs => {
                 let trees = self.data_dir.join(RUNNERS);
-                runner::copy(&trees, build, &workspace.runner(), owner).map(drop)
+                runner::copy(&trees, build, &place.real, owner).map(drop)
             }
         }
         .map_err(words)?;
-        runner::write_files(&workspace.runner(), &config, owner).map_err(words)
+        runner::write_files(&place.real, &config, owner).map_err(words)
     }
 
     /// Makes a job's own Homebrew prefix. It is made in the job's folder or in the slot's place, where nothing of
     /// the job's runs yet.
     fn make_homebrew(&self, workspace: &Workspace, order: &Order, owner: (u32, u32)) -> Reply {
-        let place = Place::of(self.host.os, &self.host.prefixes, workspace, order.slot);
-        let made = place.make_room(workspace).and_then(|()| {
+        let place = Place::of_homebrew(self.host.os, &self.host.prefixes, workspace, order.slot);
+        let room = place.make_room(workspace, false);
+        let made = room.map_err(HomebrewError::from).and_then(|()| {
             let host = HostBrew::at(&order.host)?;
             Shelf::new(&self.data_dir).serve(&host, order.layout, &place.real, owner)
         });

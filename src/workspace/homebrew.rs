@@ -23,12 +23,11 @@ use std::collections::BTreeMap;
 use std::io;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
-use super::{PASSABLE, PATH, Workspace, mac, make_missing};
+use super::{PATH, Workspace, mac};
 use crate::host::Os;
-use crate::host::files::{FilesError, check_data_dir, wipe};
+use crate::host::files::FilesError;
 
 pub use template::{Served, Shelf};
 
@@ -169,74 +168,8 @@ impl HostBrew {
     }
 }
 
-/// Where a job's own prefix is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Place {
-    /// Where the job sees it.
-    pub shown: Utf8PathBuf,
-    /// Where it lies.
-    pub real: Utf8PathBuf,
-}
-
 /// The folder of all jobs' prefixes on macOS, where a job sees files where they lie.
 pub const PREFIXES: &str = "/opt/eph";
-
-impl Place {
-    /// The place of a job's prefix, for a job of slot `slot`.
-    ///
-    /// It is short, because a bottle that is bound to its prefix can be put into a shorter one only (13 bytes on
-    /// Apple silicon, `/opt/homebrew`); not a link, because `brew` resolves where it lies; and not below
-    /// `TMPDIR`, which `brew` refuses. On Linux it lies in the workspace and is shown at one place for every
-    /// job, in a folder that every posture hides otherwise, so that nothing has to exist there on the host. On
-    /// macOS there is no showing, so each slot has a real folder in `prefixes`, which is [`PREFIXES`] but on a Mac
-    /// made of stand-ins.
-    pub fn of(os: Os, prefixes: &Utf8Path, workspace: &Workspace, slot: u32) -> Self {
-        match os {
-            Os::Linux => Self {
-                shown: "/var/eph/brew".into(),
-                real: workspace.root().join("homebrew"),
-            },
-            Os::MacOs => {
-                let path = prefixes.join(slot.to_string());
-                Self {
-                    shown: path.clone(),
-                    real: path,
-                }
-            }
-        }
-    }
-}
-
-impl Place {
-    /// Whether it is removed with the workspace.
-    pub fn is_in(&self, workspace: &Workspace) -> bool {
-        self.real.starts_with(workspace.root())
-    }
-
-    /// Makes what it lies in where that is missing, and removes what an earlier job left there, which the ledger
-    /// may have forgotten in a power cut.
-    pub(crate) fn make_room(&self, workspace: &Workspace) -> Result<(), HomebrewError> {
-        let (false, Some(root)) = (self.is_in(workspace), self.real.parent()) else {
-            return Ok(());
-        };
-        let own = (geteuid().as_raw(), getegid().as_raw());
-        make_missing(root, PASSABLE, own.0, own.1)?;
-        check_data_dir(root, own.0)?;
-        Ok(self.remove()?)
-    }
-
-    /// Removes it with everything in it; none there is no error.
-    pub(crate) fn remove(&self) -> Result<(), FilesError> {
-        let (Some(root), Some(name)) = (self.real.parent(), self.real.file_name()) else {
-            return Ok(());
-        };
-        // Without the folder above there is nothing in it.
-        if root.symlink_metadata().is_err() {
-            return Ok(());
-        }
-        wipe(root, name).map(drop)
-    }
-}
 
 /// What the warden is told about a job's own prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -337,52 +270,6 @@ mod tests {
         assert!(!shared.contains("SANDBOXING"), "{shared}");
         assert!(!text(Os::Linux, Mode::Own, "/var/eph/brew").contains("SANDBOXING"));
         assert_eq!(text(Os::Linux, Mode::None, "/var/eph/brew"), "");
-    }
-
-    #[test]
-    fn every_place_is_short_and_outside_of_temporary_folders() {
-        let workspace = workspace();
-        for os in [Os::Linux, Os::MacOs] {
-            for slot in [1, 64] {
-                let place = Place::of(os, PREFIXES.into(), &workspace, slot);
-                assert!(
-                    place.shown.as_str().len() <= "/opt/homebrew".len(),
-                    "{}",
-                    place.shown
-                );
-                let temporary = [
-                    workspace.tmp(),
-                    "/tmp".into(),
-                    "/private/tmp".into(),
-                    "/var/tmp".into(),
-                ];
-                assert!(
-                    temporary
-                        .iter()
-                        .all(|folder| !place.shown.as_str().starts_with(folder.as_str()))
-                );
-                assert_eq!(place.is_in(&workspace), os == Os::Linux);
-            }
-        }
-    }
-
-    #[test]
-    fn room_is_made_by_removing_what_an_earlier_job_left() {
-        let top = tempfile::tempdir().unwrap();
-        let root = Utf8Path::from_path(top.path()).unwrap().join("eph");
-        let place = Place {
-            shown: root.join("3"),
-            real: root.join("3"),
-        };
-        place.remove().unwrap();
-        place.make_room(&workspace()).unwrap();
-        std::fs::create_dir_all(place.real.join("Cellar/left")).unwrap();
-        std::fs::create_dir(root.join("4")).unwrap();
-        place.make_room(&workspace()).unwrap();
-        assert!(
-            !place.real.exists() && root.join("4").exists(),
-            "nothing of another slot's"
-        );
     }
 
     #[test]

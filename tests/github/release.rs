@@ -8,13 +8,19 @@ use sha2::{Digest, Sha256};
 
 use super::hub::state::{JobSpec, Step};
 
-/// Packs a runner whose listener is the stand-in below `releases`, where GitHub's would be; the hash of the archive.
+/// Packs a runner for Linux, see [`publish_for`].
 pub(crate) fn publish(releases: &Utf8Path) -> String {
     let arch = match ephemerd::host::Host::system().machine().as_str() {
         "x86_64" => "x64",
         _ => "arm64",
     };
-    let build: Build = format!("2.336.0-linux-{arch}").parse().unwrap();
+    publish_for(&format!("linux-{arch}"), releases)
+}
+
+/// Packs a runner for a platform, as GitHub calls it, whose listener is the stand-in below `releases`, where GitHub's would
+/// be; the hash of the archive.
+pub(crate) fn publish_for(platform: &str, releases: &Utf8Path) -> String {
+    let build: Build = format!("2.336.0-{platform}").parse().unwrap();
     let archive = Utf8PathBuf::from(build.url(releases.as_str()));
     fs::create_dir_all(archive.parent().unwrap()).unwrap();
     let listener = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/runner/Runner.Listener");

@@ -208,7 +208,7 @@ fn background(mac: &Mac, script: &str) -> std::process::Child {
     child
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < deadline, "not within 30 s: {what}");
@@ -216,7 +216,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-fn pid(child: &std::process::Child) -> Pid {
+pub(crate) fn pid(child: &std::process::Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 

@@ -17,6 +17,7 @@ mod brew;
 mod egress;
 #[path = "../fakes/homebrew.rs"]
 mod fake;
+mod github;
 mod job;
 mod kinds;
 mod network;

@@ -276,6 +276,7 @@ fn host(top: &Utf8Path) -> Host {
         user_folders: top.join("folders"),
         homebrew: top.join("homebrew"),
         prefixes: top.join("prefixes"),
+        runner_places: top.join("runner-places"),
         retry_pause: Duration::ZERO,
         mac: MacTools {
             arch: tool("arch"),

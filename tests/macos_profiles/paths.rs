@@ -1,8 +1,8 @@
 //! Paths of whoever writes the configuration, on their way into rules.
 
 use ephemerd::profile::policy::Network;
-use ephemerd::profile::render::RenderError;
 use ephemerd::profile::render::macos::resolved_spelling;
+use ephemerd::profile::render::{RenderError, RunnerInput};
 use ephemerd::profile::sbpl::Release;
 use ephemerd::profile::{Posture, sbpl::Ruleset};
 use proptest::prelude::*;
@@ -189,6 +189,7 @@ fn refuses_places_that_cannot_be_kept_apart_from_those_of_others() {
     refused(|mac| mac.user_folder = path("/Users/builder"));
     refused(|mac| mac.prefixes = path("/"));
     refused(|mac| mac.prefixes = path("/opt"));
+    refused(|mac| mac.runner_places = path("/opt"));
 }
 
 #[test]
@@ -229,5 +230,64 @@ fn prefixes_of_others_stay_closed_whether_a_job_has_one_or_not() {
                 "{posture} {own:?}"
             );
         }
+    }
+}
+
+/// GitHub's runner of slot 1.
+fn runner() -> RunnerInput {
+    RunnerInput {
+        root: path("/opt/eph-runner/1"),
+        tree: path("/private/var/lib/ephemerd/runners/2.336.0-osx-arm64"),
+        parts: vec![],
+        door: Some(path("/private/var/run/ephemerd/0011/slot-1/admission.sock")),
+    }
+}
+
+#[test]
+fn a_runner_lists_every_folder_above_its_own_and_reads_no_other_runner() {
+    for posture in POSTURES {
+        let subject = rendered(posture, |input| input.runner = Some(runner()));
+        for folder in ["/", "/opt/", "/opt/eph-runner/", "/opt/eph-runner/1/"] {
+            assert!(subject.allows("file-read-data", folder), "{posture} {folder}");
+        }
+        for (operation, target) in [
+            ("process-exec*", "/opt/eph-runner/1/bin/Runner.Listener"),
+            ("file-write-data", "/opt/eph-runner/1/_diag/x.log"),
+        ] {
+            assert!(subject.allows(operation, target), "{posture} {target}");
+        }
+        for (operation, target) in [
+            ("file-read-data", "/opt/eph-runner/2/.credentials"),
+            ("file-read-metadata", "/opt/eph-runner/2/"),
+            ("file-write-create", "/opt/eph-runner/2/"),
+            ("file-write-unlink", "/opt/eph-runner/1/"),
+            ("file-write-unlink", "/opt/eph-runner/"),
+            // The shared tree is the daemon's, and so are the workspaces of others.
+            (
+                "file-read-data",
+                "/private/var/lib/ephemerd/runners/2.336.0-osx-arm64/bin/x",
+            ),
+            ("file-read-data", "/private/var/lib/ephemerd/native/"),
+        ] {
+            assert!(
+                !subject.allows(operation, target),
+                "{posture} {operation} {target}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_runner_asks_at_its_own_door_and_no_other() {
+    for posture in POSTURES {
+        let own = "/private/var/run/ephemerd/0011/slot-1/admission.sock";
+        let other = own.replace("slot-1", "slot-2");
+        let subject = rendered(posture, |input| input.runner = Some(runner()));
+        assert!(subject.allows("network-outbound", own), "{posture}");
+        assert!(!subject.allows("network-outbound", &other), "{posture}");
+        assert!(!subject.allows("file-write-data", own), "{posture}");
+        let job = rendered(posture, |_| {});
+        assert!(!job.allows("network-outbound", own), "{posture}");
+        assert!(!job.allows("file-read-data", "/opt/eph-runner/"), "{posture}");
     }
 }

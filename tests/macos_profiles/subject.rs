@@ -11,7 +11,7 @@ use ephemerd::profile::render::{
 };
 use ephemerd::profile::sbpl::{Release, Ruleset, Semantics};
 use ephemerd::profile::{Posture, Rules};
-use ephemerd::workspace::homebrew::Place;
+use ephemerd::workspace::Place;
 
 /// Both postures.
 pub(crate) const POSTURES: [Posture; 2] = [Posture::Strict, Posture::Standard];
@@ -40,6 +40,7 @@ pub(crate) fn input(release: Release) -> RenderInput {
             user_folder: "/private/var/folders/zz/one".into(),
             developer_dir: "/Applications/Xcode.app/Contents/Developer".into(),
             prefixes: "/opt/eph".into(),
+            runner_places: "/opt/eph-runner".into(),
             protected_ports: vec![22, 88, 445, 548, 3283, 5900],
         }),
     }
@@ -72,6 +73,7 @@ pub(crate) fn places() -> Places {
         ),
         ("host_homebrew", "/opt/homebrew".into()),
         ("sibling_homebrew", "/opt/eph/2".into()),
+        ("sibling_runner", "/opt/eph-runner/2".into()),
         ("protected_port", "22".into()),
     ])
 }

@@ -22,6 +22,9 @@ pub struct Place {
     folder: Utf8PathBuf,
 }
 
+/// The name of the socket.
+const SOCKET: &str = "admission.sock";
+
 /// The socket's path is too long.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is too long for a socket, which may have {LONGEST_SOCKET} bytes")]
@@ -56,8 +59,13 @@ impl Place {
 
     /// The socket.
     pub fn socket(&self) -> Utf8PathBuf {
-        self.folder.join("admission.sock")
+        self.folder.join(SOCKET)
     }
+}
+
+/// The socket that the hook at this path reports by.
+pub fn socket_beside(hook: &Utf8Path) -> Utf8PathBuf {
+    hook.with_file_name(SOCKET)
 }
 
 /// The hook's text, which starts `program` (ephemerd itself); the runner runs it by `bash -e` (ScriptHandler.cs).

@@ -8,6 +8,7 @@ use crate::host::Os;
 use crate::profile::render::System;
 use crate::profile::render::macos::{Places, resolved_spelling};
 use crate::profile::sbpl::Release;
+use crate::workspace::place::RUNNER_PLACES;
 use crate::workspace::{self, Workspace, homebrew};
 
 /// Where developer tools are on a Mac without Xcode, once they are installed.
@@ -35,6 +36,8 @@ pub struct MacHost {
     pub homebrew: MacHomebrew,
     /// The folder of the prefixes that jobs have of their own.
     pub prefixes: Utf8PathBuf,
+    /// The folder of the runners that jobs have of their own.
+    pub runner_places: Utf8PathBuf,
     /// Where macOS keeps the folders of accounts: `/private/var/folders`.
     pub user_folders: Utf8PathBuf,
     /// What each slot has, by the slot's number.
@@ -70,6 +73,7 @@ impl MacHost {
             developer_dir: Some("/Applications/Xcode.app/Contents/Developer".into()),
             homebrew: MacHomebrew::Supposed("/opt/homebrew".into()),
             prefixes: homebrew::PREFIXES.into(),
+            runner_places: RUNNER_PLACES.into(),
             user_folders: "/private/var/folders".into(),
             slots: (1..=slots).map(|number| (number, slot(number))).collect(),
         }
@@ -115,6 +119,14 @@ impl Platform {
         }
     }
 
+    /// The folder of jobs' runners on macOS.
+    pub(super) fn runner_places(&self) -> &Utf8Path {
+        match self {
+            Self::Linux => RUNNER_PLACES.into(),
+            Self::MacOs(host) => &host.runner_places,
+        }
+    }
+
     /// What a profile for a job in slot `slot` is rendered with; `None` when the host has no such slot.
     pub(super) fn system(&self, slot: u32, protected_ports: &[u16]) -> Option<System> {
         let host = match self {
@@ -132,6 +144,7 @@ impl Platform {
                 .clone()
                 .unwrap_or_else(|| COMMAND_LINE_TOOLS.into()),
             prefixes: host.prefixes.clone(),
+            runner_places: host.runner_places.clone(),
             protected_ports: protected_ports.to_vec(),
         }))
     }

@@ -223,12 +223,20 @@ impl Drive<'_> {
                 self.acquire(Acquisition::Homebrew { slot: order.slot })?;
             }
         }
+        if self.runner.is_some() {
+            let workspace = Workspace::new(pipeline.planner.data_dir(), self.id);
+            let slot = self.slot.index;
+            if !pipeline.planner.runner_place(&workspace, slot).is_in(&workspace) {
+                self.acquire(Acquisition::Runner { slot })?;
+            }
+        }
         let request = Request::Prepare {
             job: self.id.clone(),
             account,
             homebrew,
             runner: self.runner.as_ref().map(|runner| {
                 Box::new(RunnerSetup {
+                    slot: self.slot.index,
                     build: runner.build.to_string(),
                     config: Packed::from(&runner.config),
                 })

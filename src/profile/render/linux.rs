@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::profile::policy::{Access, PathRule, PolicyError};
     use crate::profile::render::{Renderer, System};
-    use crate::workspace::homebrew::Place;
+    use crate::workspace::Place;
     use proptest::prelude::*;
 
     fn input() -> RenderInput {

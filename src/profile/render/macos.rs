@@ -88,6 +88,8 @@ pub struct Places {
     pub developer_dir: Utf8PathBuf,
     /// The folder of the Homebrew prefixes that jobs have of their own, closed whether this job has one or not.
     pub prefixes: Utf8PathBuf,
+    /// The folder of the runners of GitHub that jobs have of their own, closed whether this job is one or not.
+    pub runner_places: Utf8PathBuf,
     /// Ports of the machine itself that the job must not reach.
     pub protected_ports: Vec<u16>,
 }
@@ -107,6 +109,10 @@ struct Values {
     guards: Vec<Guard>,
     /// What lies on the way to a place the job may use.
     ancestors: BTreeSet<Utf8PathBuf>,
+    /// What lies above GitHub's runner, of a job that is one, the root itself left out: it lists all of them.
+    listed: BTreeSet<Utf8PathBuf>,
+    /// The socket by which the runner's hook reports.
+    door: Option<Utf8PathBuf>,
     /// What must not be renamed.
     pins: BTreeSet<Utf8PathBuf>,
     network: Network,
@@ -177,13 +183,19 @@ impl Values {
         let own_homebrew = shown.and_then(|shown| shown.own.as_ref());
         let own_homebrew = own_homebrew.map(|place| admitted(&place.shown)).transpose()?;
         let prefixes = closed(admitted(&places.prefixes)?, homebrew.as_deref())?;
+        let runner_places = closed(admitted(&places.runner_places)?, homebrew.as_deref())?;
+        let runner = input.runner.as_ref();
+        let runner_root = runner.map(|runner| admitted(&runner.root)).transpose()?;
+        let door = runner.and_then(|runner| runner.door.as_deref());
+        let door = door.map(admitted).transpose()?;
         let developer_root = developer_root(&admitted(&places.developer_dir)?);
         let program = admitted(&places.program)?;
         let grants = grants(input)?;
 
         let mut own = vec![workspace.clone(), user_folder.join("T")];
-        let mut folders = vec![data_dir, user_folders, prefixes];
+        let mut folders = vec![data_dir, user_folders, prefixes, runner_places];
         own.extend(own_homebrew.filter(|prefix| !prefix.starts_with(&workspace)));
+        own.extend(runner_root.clone());
         for file in &input.daemon_files {
             folders.push(admitted(file)?);
         }
@@ -208,6 +220,7 @@ impl Values {
             })
             .collect();
         pins.insert(workspace);
+        pins.extend(runner_root.clone());
         Ok(Self {
             tag: format!("ephemerd:{}", input.job),
             release: places.release.to_string(),
@@ -219,6 +232,8 @@ impl Values {
             grants,
             guards,
             ancestors,
+            listed: runner_root.iter().flat_map(|root| above(root)).collect(),
+            door,
             pins,
             network: input.network,
             protected_ports: places.protected_ports.clone(),
@@ -308,12 +323,12 @@ fn above(path: &Utf8Path) -> impl Iterator<Item = Utf8PathBuf> {
     folders.map(Utf8Path::to_owned)
 }
 
-/// The folder of jobs' prefixes, if closing it closes nothing else.
+/// A folder of what jobs have of their own, if closing it closes nothing else.
 fn closed(prefixes: Utf8PathBuf, host: Option<&Utf8Path>) -> Result<Utf8PathBuf, RenderError> {
     if above(&prefixes).next().is_none() || host.is_some_and(|host| host.starts_with(&prefixes)) {
         return Err(RenderError::Path {
             path: prefixes,
-            what: "is no folder for the prefixes of jobs alone",
+            what: "is no folder for the places of jobs alone",
             hint: "use a folder of its own, such as /opt/eph",
         });
     }

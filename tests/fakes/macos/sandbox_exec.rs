@@ -6,7 +6,8 @@
 //! - A program that cannot be executed ends it with 71, too, in other words.
 //!
 //! Only what a rule denies by name is closed. What a profile denies by default stays open, because the places it
-//! lists instead are those of macOS, and nothing would run. Writing is not modelled.
+//! lists instead are those of macOS, and nothing would run. Writing is not modelled. Neither is listing, where a folder
+//! may be listed whose content is closed: Landlock gives both or none.
 //!
 //! `state/sandbox` beside the folder of this program makes it misbehave once it is given a file: `pretend` runs the
 //! command unconfined, `older` knows no more than macOS 10.15, `nested` takes itself to be in a sandbox.
@@ -34,8 +35,8 @@ mod linux {
     use ephemerd::profile::sbpl::vocabulary::Vocabulary;
     use ephemerd::profile::sbpl::{Release, Ruleset, Semantics, Settings, Target, compile};
     use landlock::{
-        ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset as Landlock, RulesetAttr, RulesetCreated,
-        RulesetCreatedAttr,
+        ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset as Landlock, RulesetAttr,
+        RulesetCreated, RulesetCreatedAttr,
     };
 
     const USAGE: i32 = 64;
@@ -124,6 +125,11 @@ mod linux {
         ruling.verdict == Verdict::Deny && ruling.at.is_some() && !ruling.rule.starts_with("(deny default")
     }
 
+    /// Whether a folder may be listed whose content is closed.
+    fn lists_alone(rules: &Ruleset, path: &Utf8Path) -> bool {
+        path.is_dir() && !is_closed(rules, path) && is_closed(rules, &path.join("content"))
+    }
+
     /// The paths a profile names that are on this system, where /tmp and /var are no links.
     fn named(text: &str) -> Vec<Utf8PathBuf> {
         text.split('"')
@@ -138,28 +144,35 @@ mod linux {
     fn confine(rules: &Ruleset, text: &str, mark: &Utf8Path) {
         let mut closed: BTreeSet<Utf8PathBuf> = named(text)
             .into_iter()
-            .filter(|path| is_closed(rules, path))
+            .filter(|path| is_closed(rules, path) || lists_alone(rules, path))
             .collect();
+        let lists = closed.iter().any(|path| lists_alone(rules, path));
         closed.insert(mark.to_owned());
         // Inside of what is closed, some may be open again.
         let inside = named(text)
             .into_iter()
             .filter(|path| closed.iter().any(|above| path.starts_with(above)));
         let special: BTreeSet<Utf8PathBuf> = inside.chain(closed.iter().cloned()).collect();
-        let all = AccessFs::from_all(ABI::V6);
+        let mut all = AccessFs::from_all(ABI::V6);
+        if lists {
+            all.remove(AccessFs::ReadDir);
+        }
         let ruleset = Landlock::default().handle_access(all).expect("access rights");
         let mut created = ruleset.create().expect("a ruleset");
-        let is_open = |path: &Utf8Path| path != mark && !is_closed(rules, path);
-        created = cover(created, "/".into(), &special, &is_open);
+        let is_open = |path: &Utf8Path| path != mark && !is_closed(rules, path) && !lists_alone(rules, path);
+        created = cover(created, "/".into(), &special, (all, &is_open));
         created.restrict_self().expect("Landlock holds");
     }
+
+    /// Says whether a path is open.
+    type Opens<'a> = &'a dyn Fn(&Utf8Path) -> bool;
 
     /// Opens everything at and below `path` but for what is closed.
     fn cover(
         mut created: RulesetCreated,
         path: &Utf8Path,
         special: &BTreeSet<Utf8PathBuf>,
-        is_open: &dyn Fn(&Utf8Path) -> bool,
+        (all, is_open): (BitFlags<AccessFs>, Opens<'_>),
     ) -> RulesetCreated {
         let status = path.symlink_metadata();
         if status.as_ref().map_or(true, |status| status.is_symlink()) {
@@ -175,12 +188,12 @@ mod linux {
             let children: BTreeSet<Utf8PathBuf> =
                 listed.map(|entry| entry.path().to_owned()).chain(known).collect();
             for child in children.iter().filter(|child| *child != path) {
-                created = cover(created, child, special, is_open);
+                created = cover(created, child, special, (all, is_open));
             }
             return created;
         }
         let access = if path.is_dir() {
-            AccessFs::from_all(ABI::V6)
+            all
         } else {
             AccessFs::from_file(ABI::V6)
         };
