@@ -195,7 +195,7 @@ fn a_personal_token_that_is_not_taken_is_not_tried_again() {
         let refused = client.runs(&repo(), RunStatus::Queued).await.unwrap_err();
         insta::assert_snapshot!(refused, @r"
         GET /repos/o/r/actions/runs: GitHub does not take our credential: Bad credentials
-        hint: was the token revoked, or is the key another App's? `ephemerd doctor` tells more
+        hint: was the token revoked, or is the key another App's? `ephemerd github check` tells more
         ");
     });
     assert_eq!(asked(&hub), ["GET /repos/o/r/actions/runs 401"]);
@@ -238,14 +238,15 @@ fn what_the_app_may_not_do_is_told_with_the_permission() {
         ");
         let other = "o/other".parse().unwrap();
         let unseen = client.runs(&other, RunStatus::Queued).await;
-        assert!(matches!(unseen, Err(ClientError::NotFound { .. })), "{unseen:?}");
+        // That a token is not given says nothing of what it was to be asked with.
+        assert!(matches!(unseen, Err(ClientError::Forbidden { .. })), "{unseen:?}");
         let absent = Credentials::App {
             app: CLIENT_ID.to_owned(),
             installation: 10,
             private_key: Secret::from(app_key_pem()),
         };
         let absent = super::client(&hub, absent).runs(&repo(), RunStatus::Queued).await;
-        assert!(matches!(absent, Err(ClientError::NotFound { .. })), "{absent:?}");
+        assert!(matches!(absent, Err(ClientError::Forbidden { .. })), "{absent:?}");
     });
 }
 
