@@ -10,8 +10,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::egress::Keeper;
 use super::gate::Manifests;
 use crate::config::{Accounts, Config, EgressMode};
+use crate::github::admission::hook::Place;
 use crate::host::accounts::{self, AccountsError, Wanted};
 use crate::host::egress::{self, EgressError};
+use crate::host::entrance;
 use crate::host::mac::{self, MacError};
 use crate::host::{Host, Os, probe};
 use crate::job::Acquisition;
@@ -192,7 +194,8 @@ pub async fn start(
         egress: None,
     };
     // Under the rules that it ran under, whatever is left of an earlier process ends first.
-    let recovered = recover(&pipeline, &slots, claim).await?;
+    let mut recovered = recover(&pipeline, &slots, claim).await?;
+    recovered.extend(close_entrances(host, pipeline.planner.data_dir(), &slots));
     pipeline.egress = keeper(host, &pipeline, &every)?;
     Ok(Started {
         manifests,
@@ -359,6 +362,22 @@ fn try_lock(path: Utf8PathBuf) -> Result<Option<File>, StartError> {
         Err(TryLockError::Error(source)) => Err(source),
     });
     locked.map_err(|source| StartError::Lock { path, source })
+}
+
+/// Removes entrances for hooks of GitHub jobs that an earlier process left in slots that are ours; which, in words.
+fn close_entrances(host: &Host, data_dir: &Utf8Path, slots: &[Slot]) -> Vec<String> {
+    let left = slots.iter().filter_map(|slot| {
+        // A path that is too long was never made.
+        let place = Place::new(&host.run, data_dir, slot.index).ok()?;
+        place.folder().symlink_metadata().ok()?;
+        // One that stays is in nobody's way: it is removed before the next is made.
+        let how = match entrance::remove(&place) {
+            Ok(()) => "removed".to_owned(),
+            Err(error) => crate::chain(&error),
+        };
+        Some(format!("entrance of slot {}: {how}", slot.index))
+    });
+    left.collect()
 }
 
 /// Tears down what earlier processes left: jobs of the slots that are ours, and, for the daemon, jobs that

@@ -7,8 +7,10 @@ use std::process::{Command, Output};
 use camino::{Utf8Path, Utf8PathBuf};
 use ephemerd::control::client::{ControlError, ask};
 use ephemerd::control::{Answer, Ask};
+use ephemerd::github::admission::hook::Place;
+use ephemerd::host::Host;
 
-use super::{Family, PROGRAM, command, processes_of};
+use super::{Family, PROGRAM, command, processes_of, wait_for};
 
 /// The place. Dropping it checks that nothing was left behind in it.
 #[derive(Debug)]
@@ -122,10 +124,28 @@ impl Site {
             .collect()
     }
 
-    /// Fails when a workspace, a process of an account or a mount is still there.
+    /// The entrances of slots that exist, by which hooks of GitHub jobs report.
+    pub(crate) fn entrances(&self) -> Vec<Utf8PathBuf> {
+        let slots = 1..=self.family.slots;
+        let data_dir = self
+            .data_dir
+            .canonicalize_utf8()
+            .unwrap_or_else(|_| self.data_dir.clone());
+        let folders = slots.map(|slot| {
+            let place = Place::new(&Host::system().run, &data_dir, slot).unwrap();
+            place.folder().to_owned()
+        });
+        folders.filter(|folder| folder.exists()).collect()
+    }
+
+    /// Fails when a workspace, an entrance, a process of an account or a mount is still there.
     #[track_caller]
     pub(crate) fn assert_clean(&self) {
         assert_eq!(self.workspaces(), Vec::<String>::new(), "workspaces");
+        // A job is over before its entrance is gone.
+        wait_for("no entrance of a slot", || {
+            self.entrances().is_empty().then_some(())
+        });
         for uid in self.family.uids() {
             assert_eq!(processes_of(uid), Vec::<i32>::new(), "processes of uid {uid}");
         }
