@@ -1,6 +1,7 @@
 //! Jobs of GitHub, from a queued job to a clean host: a real daemon and real sandboxes, with a GitHub made for tests and a
 //! stand-in for its runner.
 
+mod crash;
 mod forge;
 #[expect(dead_code, reason = "only some of it is needed here")]
 #[path = "../github/hub/mod.rs"]

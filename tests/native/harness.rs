@@ -7,7 +7,7 @@ mod family;
 pub(crate) mod net;
 mod site;
 
-pub(crate) use census::{Census, processes_of, status_field};
+pub(crate) use census::{Census, files_of_accounts, processes_of, status_field};
 pub(crate) use daemon::Daemon;
 pub(crate) use family::Family;
 pub(crate) use site::Site;

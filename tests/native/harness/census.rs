@@ -29,7 +29,6 @@ impl Census {
             .iter()
             .flat_map(|uid| processes_of(*uid))
             .map(|pid| format!("process {pid}"));
-        let files = SHARED_PLACES.iter().flat_map(|place| files_of(place, &uids));
         let accounts = |path: &str| -> Vec<String> {
             let text = fs::read_to_string(path).unwrap();
             text.lines()
@@ -50,7 +49,7 @@ impl Census {
             ("workspaces", site.workspaces()),
             ("kept", names(&site.data_dir.join("kept").into_string())),
             ("run", names(&site.data_dir.join("run").into_string())),
-            ("files in shared places", files.collect()),
+            ("files in shared places", files_of_accounts(&uids)),
             ("shared memory", ipc_of("/proc/sysvipc/shm", &uids)),
             ("passwd", accounts("/etc/passwd")),
             ("group", accounts("/etc/group")),
@@ -120,6 +119,14 @@ fn names(folder: &str) -> Vec<String> {
         .collect();
     all.sort();
     all
+}
+
+/// Files of accounts in places where every account may leave some.
+pub(crate) fn files_of_accounts(uids: &[u32]) -> Vec<String> {
+    SHARED_PLACES
+        .iter()
+        .flat_map(|place| files_of(place, uids))
+        .collect()
 }
 
 fn files_of(place: &str, uids: &[u32]) -> Vec<String> {
