@@ -33,15 +33,21 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// Looks again and again until `look` finds something; the pause only spares the processor.
 #[track_caller]
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, look)
+}
+
+/// The same with another patience.
+#[track_caller]
+pub(crate) fn wait_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(
             Instant::now() < deadline,
-            "{what} did not come about within {PATIENCE:?}"
+            "{what} did not come about within {patience:?}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -114,6 +114,10 @@ fn limits_say_when_to_come_back() {
             .unwrap()
             .contains("secondary rate limit")
     );
+    hub.inject("GET *", 1, Fault::TooMany(7));
+    let too_many = caller.get(RUNS);
+    assert_eq!((too_many.status, too_many.header("retry-after")), (429, "7"));
+    assert_eq!(hub.faults_left(|pattern| pattern == "GET *"), 0);
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     PrimaryLimit(i64),
     /// Too many requests at once; retry after so many seconds.
     SecondaryLimit(u64),
+    /// The same by the other status, and in the header alone.
+    TooMany(u64),
 }
 
 impl Fault {
@@ -86,6 +88,7 @@ impl Fault {
                 limit(403, "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.")
                     .with("retry-after", retry_s.to_string()),
             ),
+            Self::TooMany(retry_s) => Some(limit(429, "Too Many Requests").with("retry-after", retry_s.to_string())),
             Self::Truncated | Self::Huge | Self::WrongType | Self::ByteOrderMark | Self::Next(_) => None,
             Self::Hold(_) | Self::Reset | Self::LoseAnswer => None,
         }
@@ -103,7 +106,8 @@ impl Fault {
             | Self::RedirectLoop
             | Self::Redirect(..)
             | Self::PrimaryLimit(_)
-            | Self::SecondaryLimit(_) => {}
+            | Self::SecondaryLimit(_)
+            | Self::TooMany(_) => {}
             Self::Truncated | Self::Hold(_) | Self::Reset | Self::LoseAnswer => {}
         }
     }

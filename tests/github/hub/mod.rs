@@ -154,6 +154,13 @@ impl Hub {
         self.inner.change(|state| state.planned.clear());
     }
 
+    /// How many requests are still to fail of those that are like this.
+    pub(crate) fn faults_left(&self, is_meant: impl Fn(&str) -> bool) -> u32 {
+        let state = self.inner.lock();
+        let meant = state.planned.iter().filter(|it| is_meant(&it.pattern));
+        meant.map(|it| it.left).sum()
+    }
+
     /// Every request that was answered, in order.
     pub(crate) fn requests(&self) -> Vec<Logged> {
         self.inner.lock().requests.clone()
