@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Measures ephemerd against bubblewrap in the same run. Usage: scripts/bench.sh [launch|jobs|profile|egress|provision]
+# Measures ephemerd against bubblewrap in the same run. Usage: scripts/bench.sh [launch|jobs|profile|egress|provision|github]
 #
 # Each benchmark ends with a line `RESULT <name> key=value …`; ratios below 1 in `launch` mean faster than
 # bubblewrap, ratios above 1 in `jobs` mean more jobs per second than bubblewrap; `egress` compares its rules with none,
-# and `provision` a check of a hundred items with its slowest probe alone.
+# `provision` a check of a hundred items with its slowest probe alone, and `github` the start of a runner with a copy of its
+# tree, for which it needs 2 GB of disk for a while.
 # Needs root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,13 +20,13 @@ cargo build --release --quiet
 ./target/release/ephemerd host setup >/dev/null
 
 benches=("$@")
-[[ ${#benches[@]} -gt 0 ]] || benches=(launch jobs profile egress provision)
+[[ ${#benches[@]} -gt 0 ]] || benches=(launch jobs profile egress provision github)
 for bench in "${benches[@]}"; do
   case "$bench" in
-    launch | jobs | profile | egress | provision) cargo bench --quiet --bench "$bench" ;;
+    launch | jobs | profile | egress | provision | github) cargo bench --quiet --bench "$bench" ;;
     *)
       echo "error: there is no benchmark \`$bench\`" >&2
-      echo "hint: there are launch, jobs, profile, egress and provision" >&2
+      echo "hint: there are launch, jobs, profile, egress, provision and github" >&2
       exit 2
       ;;
   esac

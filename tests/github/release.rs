@@ -10,6 +10,14 @@ use super::hub::state::{JobSpec, Step};
 
 /// Packs a runner for Linux, see [`publish_for`].
 pub(crate) fn publish(releases: &Utf8Path) -> String {
+    publish_with(releases, |_| {})
+}
+
+/// The same with more files, which `more` adds by their path, content and mode.
+pub(crate) fn publish_with(
+    releases: &Utf8Path,
+    more: impl FnOnce(&mut dyn FnMut(&str, &[u8], u32)),
+) -> String {
     let arch = match ephemerd::host::Host::system().machine().as_str() {
         "x86_64" => "x64",
         _ => "arm64",
@@ -42,6 +50,7 @@ pub(crate) fn publish_for(platform: &str, releases: &Utf8Path) -> String {
     );
     add("./externals/node24/bin/node", b"#!/bin/sh\n", 0o755);
     add("./run.sh", b"#!/bin/sh\n", 0o755);
+    more(&mut add);
     packed.into_inner().unwrap().finish().unwrap();
     let digest = Sha256::digest(fs::read(&archive).unwrap());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
