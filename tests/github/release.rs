@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::hub::state::{JobSpec, Step};
 
-/// Packs a runner for Linux, see [`publish_for`].
+/// Packs a runner for this host, see [`publish_for`].
 pub(crate) fn publish(releases: &Utf8Path) -> String {
     publish_with(releases, |_| {})
 }
@@ -22,12 +22,16 @@ pub(crate) fn publish_with(
         "x86_64" => "x64",
         _ => "arm64",
     };
-    publish_for(&format!("linux-{arch}"), releases)
+    publish_for(&format!("linux-{arch}"), releases, more)
 }
 
 /// Packs a runner for a platform, as GitHub calls it, whose listener is the stand-in below `releases`, where GitHub's would
 /// be; the hash of the archive.
-pub(crate) fn publish_for(platform: &str, releases: &Utf8Path) -> String {
+pub(crate) fn publish_for(
+    platform: &str,
+    releases: &Utf8Path,
+    more: impl FnOnce(&mut dyn FnMut(&str, &[u8], u32)),
+) -> String {
     let build: Build = format!("2.336.0-{platform}").parse().unwrap();
     let archive = Utf8PathBuf::from(build.url(releases.as_str()));
     fs::create_dir_all(archive.parent().unwrap()).unwrap();

@@ -206,7 +206,7 @@ impl Soak {
                 return;
             }
         };
-        // A look at many runs ends with the first that fails: if more failed than are asked, there would be no other.
+        // A look ends with the first question that gets no answer: if more failed than are asked, there would be no other.
         if self
             .hub
             .faults_left(|other| other.starts_with("GET") && pattern.starts_with("GET"))
