@@ -69,6 +69,33 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
+/// What stands between backticks in the last column of tables where that is called `title`.
+fn last_column<'a>(text: &'a str, title: &str) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let last = line
+            .trim_end_matches(" |")
+            .rsplit(" | ")
+            .next()
+            .unwrap_or_default();
+        inside = line.starts_with('|') && (inside || last == title);
+        if inside {
+            found.extend(quoted(last));
+        }
+    }
+    found
+}
+
+/// All code.
+fn code() -> String {
+    let root = Utf8Path::new(ROOT);
+    let code = [files(&root.join("src"), "rs"), files(&root.join("tests"), "rs")].concat();
+    code.iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect()
+}
+
 #[test]
 fn every_relative_link_leads_to_a_file() {
     let mut links = 0;
@@ -102,27 +129,10 @@ fn every_command_in_the_documents_is_one() {
 #[test]
 fn the_threat_model_names_every_attack_and_nothing_that_is_not() {
     let text = fs::read_to_string(Utf8Path::new(ROOT).join("docs/threat-model.md")).unwrap();
-    let mut shown: BTreeSet<&str> = BTreeSet::new();
-    let mut inside = false;
-    for line in text.lines() {
-        let last = line
-            .trim_end_matches(" |")
-            .rsplit(" | ")
-            .next()
-            .unwrap_or_default();
-        inside = line.starts_with('|') && (inside || last == "shown by");
-        if inside {
-            shown.extend(quoted(last));
-        }
-    }
+    let shown = last_column(&text, "shown by");
     let probes = probe::table();
     let expectations = expect::built_in().unwrap();
-    let root = Utf8Path::new(ROOT);
-    let code = [files(&root.join("src"), "rs"), files(&root.join("tests"), "rs")].concat();
-    let code: String = code
-        .iter()
-        .map(|path| fs::read_to_string(path).unwrap())
-        .collect();
+    let code = code();
     for name in &shown {
         let exists = probes.iter().any(|probe| probe.name == *name)
             || expectations.iter().any(|expectation| expectation.id == *name)
@@ -135,6 +145,23 @@ fn the_threat_model_names_every_attack_and_nothing_that_is_not() {
         .filter(|name| !shown.contains(name))
         .collect();
     assert!(missing.is_empty(), "not in the threat model: {missing:?}");
+}
+
+#[test]
+fn the_architecture_names_tests_that_there_are() {
+    let text = fs::read_to_string(Utf8Path::new(ROOT).join("docs/architecture.md")).unwrap();
+    let numbered = last_column(&text, "tests");
+    let shown = last_column(&text, "shown by, among others");
+    assert!(numbered.len() > 20 && shown.len() > 20);
+    let code = code();
+    for name in numbered.union(&shown).filter(|name| !name.contains('/')) {
+        // One that ends so is the beginning of several.
+        let exists = match name.strip_suffix('…') {
+            Some(beginning) => code.contains(&format!("fn {beginning}")),
+            None => code.contains(&format!("fn {name}(")),
+        };
+        assert!(exists, "there is no test `{name}`");
+    }
 }
 
 #[test]

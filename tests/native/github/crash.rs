@@ -227,11 +227,11 @@ fn killed_at_every_point(when: When, points: RangeInclusive<usize>) {
 }
 
 #[test]
-fn a_daemon_that_is_killed_right_after_any_write_leaves_nothing_and_its_job_runs_once() {
+fn i9_i20_a_daemon_that_is_killed_right_after_any_write_leaves_nothing_and_its_job_runs_once() {
     killed_at_every_point(When::Early, 1..=LIFE.len());
 }
 
 #[test]
-fn a_daemon_that_is_killed_right_before_any_write_leaves_nothing_and_its_job_runs_once() {
+fn i9_i20_a_daemon_that_is_killed_right_before_any_write_leaves_nothing_and_its_job_runs_once() {
     killed_at_every_point(When::Late, 1..=LIFE.len() - 1);
 }

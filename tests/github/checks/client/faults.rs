@@ -150,7 +150,7 @@ fn nobody_there_is_an_error_of_the_network() {
 }
 
 #[test]
-fn an_answer_that_does_not_come_is_not_waited_for() {
+fn i19_an_answer_that_does_not_come_is_not_waited_for() {
     let hub = Hub::start();
     hub.push("o/r", &LABELS);
     let gate = Gate::default();
@@ -196,7 +196,7 @@ fn a_runner_whose_making_was_not_answered_is_found_by_its_name() {
 }
 
 #[test]
-fn one_run_that_cannot_be_read_does_not_hide_the_others() {
+fn i18_one_run_that_cannot_be_read_does_not_hide_the_others() {
     let hub = Hub::start();
     let run_id = hub.push("o/r", &LABELS);
     run(async {
