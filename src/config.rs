@@ -244,6 +244,8 @@ pub struct GitHub {
     pub labels: Vec<String>,
     /// Who we are.
     pub identity: Identity,
+    /// How jobs are got.
+    pub acquire: Acquire,
     /// Between two questions for jobs while some wait or run.
     pub poll: Duration,
     /// Between two questions for jobs while none do.
@@ -258,6 +260,16 @@ pub struct GitHub {
     pub runner_releases: String,
     /// Where webhooks are taken.
     pub webhook: Option<Webhook>,
+}
+
+/// How jobs of GitHub are got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Acquire {
+    /// GitHub is asked which jobs wait.
+    Poll,
+    /// A runner scale set is offered jobs, and acquires those that may run here.
+    ScaleSet,
 }
 
 /// Where webhooks of GitHub are taken.

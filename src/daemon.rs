@@ -193,11 +193,13 @@ impl Daemon {
             Ask::Look { repo, questions } => self.look(&repo, &questions).await,
             Ask::Drain {} => {
                 self.state().draining = true;
+                self.wake_source();
                 Ok(Answer::Done {})
             }
             Ask::Resume { slot: None } => {
                 self.state().draining = false;
                 self.pump();
+                self.wake_source();
                 Ok(Answer::Done {})
             }
             Ask::Resume { slot: Some(slot) } => self.lift_quarantine(slot),
@@ -366,6 +368,22 @@ impl Daemon {
         let mut state = self.state();
         state.specs.remove(id);
         state.queue.remove(id)
+    }
+
+    /// Lets the source of jobs know that it may look again.
+    fn wake_source(&self) {
+        if let Some(source) = &self.source {
+            source.wake();
+        }
+    }
+
+    /// How many slots can be used, and how many jobs have or wait for one.
+    fn places(&self) -> (usize, usize) {
+        let state = self.state();
+        let quarantined = |now: &&SlotNow| matches!(now, SlotNow::Quarantined { .. });
+        let lost = state.taken.values().filter(quarantined).count();
+        let usable = self.slots.len().saturating_sub(lost);
+        (usable, state.running.len() + state.queue.iter().count())
     }
 
     /// Whether no job is started any more.
@@ -639,6 +657,7 @@ impl Daemon {
             }
             std::iter::from_fn(|| state.queue.pop()).collect()
         };
+        self.wake_source();
         for job in waiting {
             self.end_unstarted(
                 &job,

@@ -35,6 +35,7 @@ pub mod demand;
 pub mod limits;
 pub mod run;
 pub mod runner;
+pub mod scale_set;
 pub mod secret;
 pub mod seen;
 pub mod ticket;

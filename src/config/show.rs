@@ -207,6 +207,7 @@ impl Rows<'_> {
             runner_group,
             labels,
             identity,
+            acquire,
             poll,
             idle_poll,
             idle_timeout,
@@ -244,6 +245,7 @@ impl Rows<'_> {
             }
             Identity::Token { file } => self.add(&["github", "token_file"], quote(file.as_str())),
         }
+        self.add(&["github", "acquire"], word(acquire));
         self.add(&["github", "poll"], quote(&show_duration(*poll)));
         self.add(&["github", "idle_poll"], quote(&show_duration(*idle_poll)));
         self.add(&["github", "idle_timeout"], quote(&show_duration(*idle_timeout)));
@@ -408,6 +410,7 @@ env = { A = "1" }
         github.runner_group = "Default"  # default
         github.labels = ["eph"]  # e.toml:3
         github.token_file = "/etc/ephemerd/token"  # e.toml:4
+        github.acquire = "poll"  # default
         github.poll = "10s"  # default
         github.idle_poll = "30s"  # default
         github.idle_timeout = "5m"  # default

@@ -9,6 +9,9 @@
 //!  reap: a runner whose job here is over is deleted by its number ◄────────────┘
 //! ```
 //!
+//! With `github.acquire = "scale-set"`, `sets` is in the place of `poll`: GitHub offers jobs, and those that may run here are
+//! acquired. Everything after that is the same.
+//!
 //! Whatever happens is found by looking again, and nothing by being told: an event that never comes changes nothing. What a
 //! runner has is what GitHub says it has, never what it was made for.
 
@@ -16,6 +19,7 @@ mod hints;
 mod poll;
 mod reap;
 mod runner;
+mod sets;
 mod trees;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +44,7 @@ use crate::host::Host;
 use crate::host::secrets::{self, SecretError};
 use crate::job::{JobId, Repo};
 use crate::trust::Route;
+use sets::Set;
 use trees::Trees;
 
 /// Why jobs of GitHub cannot be asked for.
@@ -88,8 +93,10 @@ pub struct Source {
     /// Who hears webhooks, until they are taken.
     ear: tokio::sync::Mutex<Option<Ear>>,
     sight: Mutex<Sight>,
+    /// The scale sets that jobs come from; none where GitHub is polled.
+    sets: BTreeMap<Scope, Set>,
     /// Somebody says that there may be something new.
-    news: Notify,
+    news: watch::Sender<()>,
     /// A runner has ended.
     ended: Notify,
 }
@@ -135,7 +142,7 @@ pub struct GitHubReport {
     pub asked_ms: Option<u64>,
     /// Jobs that nothing is made for at the moment, and why.
     pub held: Vec<HeldReport>,
-    /// Repositories that did not answer, or the organisation that did not name them, and why.
+    /// Repositories and scale sets that did not answer, or the organisation that did not name its repositories, and why.
     pub failing: BTreeMap<String, String>,
     /// The version of the next runner.
     pub runner_version: Option<String>,
@@ -192,17 +199,20 @@ impl Source {
         );
         let path = data_dir.join("state/host-id");
         let id = host_id(&path).map_err(|source| SourceError::HostId { path, source })?;
+        let prefix = format!("eph-{id}-");
+        let sets = sets::open(&client, &github, (&data_dir.join("state"), &prefix))?;
         Ok(Some(Self {
             config: github,
             client,
             releases,
             host: host.clone(),
-            prefix: format!("eph-{id}-"),
+            prefix,
             group: OnceCell::new(),
             trees,
             ear: tokio::sync::Mutex::new(ear),
             sight: Mutex::default(),
-            news: Notify::new(),
+            sets,
+            news: watch::Sender::new(()),
             ended: Notify::new(),
         }))
     }
@@ -231,11 +241,17 @@ impl Source {
                 .filter(|life| life.scope == scope && life.stage == stage)
                 .count()
         };
-        let wanted = jobs.iter().filter(|(repo, _)| self.scope(repo) == scope);
-        let wanted = wanted
-            .flat_map(|(_, jobs)| jobs)
-            .filter(|job| job.runner.is_none() && job.decision.route == Route::Native);
-        if wanted.count() <= of_class(Stage::Free) {
+        let wanted = match self.set(&scope) {
+            Some(set) => set.wanted(of_class(Stage::Taken)).most,
+            None => {
+                let wanted = jobs.iter().filter(|(repo, _)| self.scope(repo) == scope);
+                let wanted = wanted
+                    .flat_map(|(_, jobs)| jobs)
+                    .filter(|job| job.runner.is_none() && job.decision.route == Route::Native);
+                wanted.count()
+            }
+        };
+        if wanted <= of_class(Stage::Free) {
             return None;
         }
         let life = lives.get_mut(id)?;
@@ -261,7 +277,12 @@ impl Source {
     pub(super) fn over(&self, id: &JobId) {
         self.sight().lives.remove(id);
         self.ended.notify_one();
-        self.news.notify_one();
+        self.wake();
+    }
+
+    /// Lets everybody look who asks GitHub for jobs.
+    pub(super) fn wake(&self) {
+        self.news.send_replace(());
     }
 
     /// Whether a job of ours is of this source.
@@ -313,7 +334,12 @@ impl Source {
         GitHubReport {
             asked_ms: sight.asked.and_then(since_1970).and_then(ms),
             held: held.collect(),
-            failing: sight.failing.clone(),
+            failing: sight
+                .failing
+                .clone()
+                .into_iter()
+                .chain(self.sets.values().filter_map(Set::trouble))
+                .collect(),
             runner_version: version.map(|version| version.to_string()),
             runner_notice,
             stopped: sight.stopped,
@@ -332,6 +358,14 @@ impl Life {
             made_for: self.made_for.key(),
             stage: self.stage,
         }
+    }
+}
+
+/// The repositories or the organisation that runners are registered at.
+fn scopes(github: &config::GitHub) -> Vec<Scope> {
+    match &github.serves {
+        Serves::Repos(repos) => repos.iter().cloned().map(Scope::Repo).collect(),
+        Serves::Org { org, .. } => vec![Scope::Org(org.clone())],
     }
 }
 

@@ -7,11 +7,13 @@
 //!
 //! - [`runs`]: runs, jobs, pull requests.
 //! - [`runners`]: runners, made, listed and removed; runner groups.
+//! - [`scale_sets`]: scale sets, their sessions, messages and runners.
 //! - [`about`]: repositories, the installation, limits, the latest runner.
 
 pub mod about;
 pub mod runners;
 pub mod runs;
+pub mod scale_sets;
 
 use std::fmt::Write;
 
@@ -38,14 +40,14 @@ pub struct List<T> {
 
 impl Scope {
     /// The path of its runners.
-    fn runners(&self) -> String {
+    pub(in crate::github) fn runners(&self) -> String {
         match self {
             Self::Repo(repo) => format!("/repos/{repo}/actions/runners"),
             Self::Org(org) => format!("/orgs/{}/actions/runners", encoded(org)),
         }
     }
 
-    fn grant(&self) -> Grant {
+    pub(in crate::github) fn grant(&self) -> Grant {
         match self {
             Self::Repo(repo) => Grant::Repo(repo.clone(), Purpose::Runners),
             Self::Org(_) => Grant::Installation(Purpose::OrgRunners),

@@ -165,7 +165,7 @@ impl Claims {
 }
 
 /// A wait, up to a fifth shorter or longer.
-fn jittered(wait: Duration, chance: u32) -> Duration {
+pub(super) fn jittered(wait: Duration, chance: u32) -> Duration {
     let percent = 100 - JITTER_PERCENT + chance % (2 * JITTER_PERCENT + 1);
     wait * percent / 100
 }

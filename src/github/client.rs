@@ -25,6 +25,7 @@ mod call;
 mod error;
 mod grant;
 mod state;
+mod tenant;
 mod tokens;
 mod transport;
 
@@ -50,6 +51,7 @@ pub(crate) use self::call::{Call, Reply};
 pub use self::error::{ClientError, Oddity, Retry, SetupError};
 pub(crate) use self::grant::{Grant, Purpose};
 pub use self::state::{Report, WRONG_CLOCK_S};
+pub use self::tenant::{Refused, Tenant};
 
 /// How long an answer may take, from the first byte sent to the last one read.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -339,6 +341,8 @@ impl Client {
             uri: &uri,
             asked: &asked,
             credential: token.map(|it| &it.secret),
+            scheme: "Bearer",
+            headers: vec![],
             etag: cached.as_ref().map(|it| it.etag.as_str()),
             body: call.body.as_ref().map(|it| it.to_string().into_bytes()),
         };

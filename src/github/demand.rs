@@ -10,6 +10,9 @@
 //!  made > wanted ─► withdraw those that wait for a slot, newest first; an idle one ends by itself after a while
 //! ```
 //!
+//! Where a scale set is the source, GitHub says itself how many of its jobs need a runner ([`Wanted`]), and gives them to the
+//! set's runners alone; the rest is the same.
+//!
 //! A runner that has a job is in neither sum: it is never ended because of what is counted here.
 //!
 //! A job that is not trusted and waits for the same labels could be given to a native runner. The runner would notice
@@ -92,8 +95,36 @@ pub struct Held {
     pub why: String,
 }
 
+/// How many runners without a job there should be, where GitHub says so. Between the two, which differ while its word and
+/// what is seen here are not of the same moment, nothing is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Up to this many, runners are made.
+    pub least: usize,
+    /// Down to this many, those without a slot are withdrawn.
+    pub most: usize,
+}
+
 /// Decides for one class.
 pub fn account(waiting: &[Waiting], ours: &[Ours]) -> (Vec<Step>, Vec<Held>) {
+    decide(waiting, ours, None)
+}
+
+/// Decides for the runners of a scale set, which are given no other jobs than those it acquired.
+pub fn account_assigned(waiting: &[Waiting], ours: &[Ours], wanted: Wanted) -> (Vec<Step>, Vec<Held>) {
+    decide(waiting, ours, Some(wanted))
+}
+
+/// How many runners of a scale set are missing for jobs that are not among those that `waiting` has.
+pub fn unknown(waiting: &[Waiting], ours: &[Ours], wanted: Wanted) -> usize {
+    let free: Vec<&Ours> = ours.iter().filter(|one| one.stage != Stage::Taken).collect();
+    let covered: BTreeSet<&Key> = free.iter().map(|one| &one.made_for).collect();
+    let known = waiting.iter().filter(|job| job.decision.route == Route::Native);
+    let known = known.filter(|job| !covered.contains(&job.ticket.key())).count();
+    wanted.least.saturating_sub(free.len() + known)
+}
+
+fn decide(waiting: &[Waiting], ours: &[Ours], assigned: Option<Wanted>) -> (Vec<Step>, Vec<Held>) {
     let mut steps = Vec::new();
     let mut held = Vec::new();
     for job in waiting.iter().filter(|job| !job.is_told) {
@@ -113,15 +144,19 @@ pub fn account(waiting: &[Waiting], ours: &[Ours]) -> (Vec<Step>, Vec<Held>) {
     let free: Vec<&Ours> = ours.iter().filter(|one| one.stage != Stage::Taken).collect();
     let stranger = waiting
         .iter()
-        .find(|job| job.decision.route != Route::Native && job.seen_for < HOLD);
-    if free.len() > wanted.len() {
-        let surplus = free.len() - wanted.len();
+        .find(|job| assigned.is_none() && job.decision.route != Route::Native && job.seen_for < HOLD);
+    let count = assigned.unwrap_or(Wanted {
+        least: wanted.len(),
+        most: wanted.len(),
+    });
+    if free.len() > count.most {
+        let surplus = free.len() - count.most;
         let mut idle: Vec<&JobId> = ours_without_slot(&free).collect();
         idle.sort();
         steps.extend(idle.into_iter().rev().take(surplus).cloned().map(Step::Withdraw));
     }
     let covered: BTreeSet<&Key> = free.iter().map(|one| &one.made_for).collect();
-    let mut missing = wanted.len().saturating_sub(free.len());
+    let mut missing = count.least.saturating_sub(free.len());
     for job in wanted {
         let key = job.ticket.key();
         if missing == 0 || covered.contains(&key) {
@@ -304,6 +339,34 @@ mod tests {
         assert_eq!(steps, []);
         let why = "the host is drained".to_owned();
         assert_eq!(held, [Held { job: key(30), why }]);
+    }
+
+    #[test]
+    fn a_scale_sets_runners_are_as_many_as_github_says_and_no_stranger_holds_them() {
+        let mut jobs: Vec<Waiting> = [30, 31, 32].map(|job| waiting(job, Route::Native)).into();
+        jobs.push(waiting(33, Route::Vm));
+        jobs[3].is_told = true;
+        let two = Wanted { least: 2, most: 2 };
+        assert_eq!(account_assigned(&jobs, &[], two).0, make(&[30, 31]));
+        let one = [ours(1, 30, Stage::Free), ours(2, 29, Stage::Taken)];
+        assert_eq!(account_assigned(&jobs, &one, two).0, make(&[31]));
+        // What waits here is no reason to make more, and what is not seen here is none to make less.
+        let none = Wanted { least: 0, most: 0 };
+        assert_eq!(account_assigned(&jobs, &[], none).0, []);
+        assert_eq!(unknown(&jobs, &one, Wanted { least: 5, most: 5 }), 2);
+        assert_eq!(unknown(&jobs, &one, two), 0);
+    }
+
+    #[test]
+    fn a_scale_sets_runners_are_withdrawn_only_when_nobody_can_want_them() {
+        let jobs = [waiting(30, Route::Native)];
+        let ours = [ours(1, 30, Stage::NoSlot), ours(2, 29, Stage::Taken)];
+        assert_eq!(account_assigned(&jobs, &ours, Wanted { least: 0, most: 1 }).0, []);
+        let step = Step::Withdraw(ours[0].job.clone());
+        assert_eq!(
+            account_assigned(&jobs, &ours, Wanted { least: 0, most: 0 }).0,
+            [step]
+        );
     }
 
     proptest! {

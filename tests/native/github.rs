@@ -10,6 +10,7 @@ mod invariants;
 #[path = "../github/release.rs"]
 mod release;
 mod runner;
+mod scale_sets;
 mod soak;
 
 use ephemerd::job::Outcome;

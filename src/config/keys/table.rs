@@ -15,7 +15,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 70] = [
+pub const KEYS: [Key; 71] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -363,6 +363,12 @@ pub const KEYS: [Key; 70] = [
         kind: ABSOLUTE,
         default: None,
         doc: "File of a fine-grained personal access token, in place of an App; only root may read it.",
+    },
+    Key {
+        name: "github.acquire",
+        kind: Kind::Choice(&["poll", "scale-set"]),
+        default: Some("\"poll\""),
+        doc: "How jobs are got: GitHub is asked for them, or offers them to a runner scale set.",
     },
     Key {
         name: "github.poll",

@@ -27,6 +27,7 @@ pub(super) fn github(r: &mut Reader) -> Option<Option<GitHub>> {
     });
     let labels = r.must(&["github", "labels"], |_, raw| values::each(raw, label));
     let identity = identity(r);
+    let acquire = r.must(&["github", "acquire"], values::choice);
     let poll = r.must(&["github", "poll"], values::duration);
     let idle_poll = r.must(&["github", "idle_poll"], values::duration);
     let idle_timeout = r.must(&["github", "idle_timeout"], values::duration);
@@ -59,6 +60,7 @@ pub(super) fn github(r: &mut Reader) -> Option<Option<GitHub>> {
         runner_group: runner_group?,
         labels,
         identity: identity?,
+        acquire: acquire?,
         poll: poll?,
         idle_poll: idle_poll?,
         idle_timeout: idle_timeout?,

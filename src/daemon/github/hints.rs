@@ -51,7 +51,7 @@ impl Source {
         let pass_on = async {
             while let Some(hint) = heard.recv().await {
                 debug!(repo = %hint.repo, "GitHub says that something has changed");
-                self.news.notify_one();
+                self.wake();
             }
             std::future::pending().await
         };

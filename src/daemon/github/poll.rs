@@ -8,12 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use super::sets::taken;
 use super::{Life, Sight, Source};
 use crate::config::Serves;
 use crate::daemon::Daemon;
 use crate::github::api::runs::RunStatus;
 use crate::github::client::{ClientError, Retry};
-use crate::github::demand::{Ours, Stage, Step, Waiting, account};
+use crate::github::demand::{Ours, Stage, Step, Waiting, account, account_assigned};
 use crate::github::run::Run;
 use crate::github::runner::version::Event as Known;
 use crate::github::seen::{JobSeen, Rules, RunSeen, wants_labels};
@@ -35,11 +36,13 @@ impl Daemon {
             never = source.trees.tend(&source.releases) => never,
             never = self.reap(source) => never,
             never = source.listen() => never,
-            never = self.poll(source) => never,
+            never = self.poll(source), if source.sets.is_empty() => never,
+            never = self.consume(source), if !source.sets.is_empty() => never,
         }
     }
 
     async fn poll(self: &Arc<Self>, source: &Source) -> Infallible {
+        let mut news = source.news.subscribe();
         loop {
             let before = source.spent();
             let fresh = source.look(&self.rules(source)).await;
@@ -53,7 +56,8 @@ impl Daemon {
             tokio::time::sleep(at_least).await;
             tokio::select! {
                 () = tokio::time::sleep(source.pause().saturating_sub(at_least)) => {}
-                () = source.news.notified() => {}
+                // There is a sender for as long as there is a source.
+                Ok(()) = news.changed() => {}
                 () = source.trees.ready() => {}
             }
         }
@@ -70,7 +74,7 @@ impl Daemon {
     }
 
     /// Notes which of our runners have a job.
-    fn observe(&self, source: &Source) {
+    pub(super) fn observe(&self, source: &Source) {
         let mut sight = source.sight();
         let Sight { jobs, lives, .. } = &mut *sight;
         let running: Vec<&JobSeen> = jobs
@@ -109,9 +113,17 @@ impl Daemon {
     }
 
     /// Makes, withdraws and tells for one class.
-    async fn act(self: &Arc<Self>, source: &Source, scope: &Scope) {
+    pub(super) async fn act(self: &Arc<Self>, source: &Source, scope: &Scope) {
         let (waiting, ours) = self.count(source, scope).await;
-        let (steps, held) = account(&waiting, &ours);
+        let (steps, held) = match source.set(scope) {
+            None => account(&waiting, &ours),
+            Some(set) => {
+                let mut held = self.acquire(source, set, (&waiting, &ours)).await;
+                let (steps, later) = account_assigned(&waiting, &ours, set.wanted(taken(&ours)));
+                held.extend(later);
+                (steps, held)
+            }
+        };
         {
             let keys: BTreeSet<Key> = waiting.iter().map(|job| job.ticket.key()).collect();
             let mut sight = source.sight();
@@ -141,7 +153,7 @@ impl Daemon {
     }
 
     /// What waits in a class, and what we have there.
-    async fn count(&self, source: &Source, scope: &Scope) -> (Vec<Waiting>, Vec<Ours>) {
+    pub(super) async fn count(&self, source: &Source, scope: &Scope) -> (Vec<Waiting>, Vec<Ours>) {
         let jobs = source.waiting(scope);
         let mut shut = BTreeMap::new();
         for job in &jobs {
@@ -170,13 +182,8 @@ impl Daemon {
             }
         });
         let waiting = waiting.collect();
-        let ours = sight
-            .lives
-            .iter()
-            .filter(|(_, life)| life.scope == *scope)
-            .map(|(id, life)| life.ours(id))
-            .collect();
-        (waiting, ours)
+        drop(sight);
+        (waiting, source.ours(scope))
     }
 
     /// Why nothing of a repository is started now.
@@ -284,7 +291,7 @@ fn is_of_one_run(error: &ClientError) -> bool {
 
 impl Sight {
     /// Takes in that somebody's jobs cannot be asked for, and says so the first time.
-    fn fails(&mut self, name: &str, error: &ClientError) {
+    pub(super) fn fails(&mut self, name: &str, error: &ClientError) {
         let why = crate::chain(error);
         if self.failing.insert(name.to_owned(), why.clone()).is_none() {
             warn!(name, error = why, "GitHub does not tell which jobs wait");
@@ -292,7 +299,7 @@ impl Sight {
     }
 
     /// Takes in that they can.
-    fn answers(&mut self, name: &str) {
+    pub(super) fn answers(&mut self, name: &str) {
         if self.failing.remove(name).is_some() {
             info!(name, "GitHub answers again");
         }
@@ -301,7 +308,7 @@ impl Sight {
 
 impl Source {
     /// Asks every repository; returns those that answered.
-    async fn look(&self, rules: &Rules<'_>) -> BTreeSet<Repo> {
+    pub(super) async fn look(&self, rules: &Rules<'_>) -> BTreeSet<Repo> {
         let repos = match self.repos().await {
             Ok(repos) => repos,
             Err(error) => {
@@ -333,11 +340,20 @@ impl Source {
                 }
             }
         }
+        {
+            let mut sight = self.sight();
+            sight.jobs.retain(|repo, _| repos.contains(repo));
+            sight
+                .failing
+                .retain(|name, _| repos.iter().any(|repo| repo.as_str() == name));
+        }
+        self.forget();
+        answered
+    }
+
+    /// Forgets what was known of jobs that are gone.
+    pub(super) fn forget(&self) {
         let mut sight = self.sight();
-        sight.jobs.retain(|repo, _| repos.contains(repo));
-        sight
-            .failing
-            .retain(|name, _| repos.iter().any(|repo| repo.as_str() == name));
         let now: BTreeSet<Key> = sight
             .jobs
             .values()
@@ -350,7 +366,6 @@ impl Source {
         sight.told.retain(|key| there.contains(key));
         sight.held.retain(|held| there.contains(&held.job));
         sight.claims.keep(&there);
-        answered
     }
 
     /// The repositories that are asked.
@@ -385,7 +400,7 @@ impl Source {
         let (mut found, mut strange) = (Vec::new(), None);
         for run in runs.into_values() {
             let id = run.id;
-            match self.ask_run(repo, run, rules).await {
+            match self.ask_jobs(repo, run, rules).await {
                 Ok(jobs) => found.extend(jobs),
                 Err(error) if is_of_one_run(&error) => {
                     let sight = self.sight();
@@ -399,8 +414,13 @@ impl Source {
         Ok((found, strange))
     }
 
-    /// Asks for the jobs of one run.
-    async fn ask_run(&self, repo: &Repo, run: Run, rules: &Rules<'_>) -> Result<Vec<JobSeen>, ClientError> {
+    /// Asks for the jobs of a run.
+    pub(super) async fn ask_jobs(
+        &self,
+        repo: &Repo,
+        run: Run,
+        rules: &Rules<'_>,
+    ) -> Result<Vec<JobSeen>, ClientError> {
         let jobs = self.client.jobs(repo, run.id).await?.items;
         let labels = self.labels_of(rules, repo, &run).await?;
         Ok(rules.sort(repo, &RunSeen { run, jobs, labels }))
@@ -438,12 +458,24 @@ impl Source {
         answered.iter().map(|repo| self.scope(repo)).collect()
     }
 
-    /// The jobs that wait in a class.
+    /// What we have in a class.
+    pub(super) fn ours(&self, scope: &Scope) -> Vec<Ours> {
+        let sight = self.sight();
+        let of_class = sight.lives.iter().filter(|(_, life)| life.scope == *scope);
+        of_class.map(|(id, life)| life.ours(id)).collect()
+    }
+
+    /// The jobs that wait in a class. One that a runner of ours has does not, whatever GitHub said a moment ago.
     fn waiting(&self, scope: &Scope) -> Vec<JobSeen> {
         let sight = self.sight();
+        let had: BTreeSet<Key> = sight
+            .lives
+            .values()
+            .filter_map(|life| life.has.borrow().as_ref().map(Ticket::key))
+            .collect();
         let jobs = sight.jobs.iter().filter(|(repo, _)| self.scope(repo) == *scope);
         jobs.flat_map(|(_, jobs)| jobs)
-            .filter(|job| job.runner.is_none())
+            .filter(|job| job.runner.is_none() && !had.contains(&job.ticket.key()))
             .cloned()
             .collect()
     }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{debug, info, warn};
 
 use super::Source;
-use crate::config::Serves;
 use crate::daemon::Daemon;
 use crate::github::api::runners::Deletion;
 use crate::github::client::ClientError;
@@ -88,12 +87,16 @@ impl Daemon {
         }
     }
 
-    /// Deletes what can be deleted before the daemon ends, within ten seconds; the next start does the rest.
+    /// Deletes what can be deleted before the daemon ends, and ends sessions of scale sets, within ten seconds; the next start
+    /// does the rest.
     pub async fn leave_github(&self) {
         let Some(source) = &self.source else { return };
         let all = async {
             for one in self.over() {
                 self.reap_one(source, &one, Duration::ZERO).await;
+            }
+            for set in source.sets.values() {
+                set.leave().await;
             }
         };
         if tokio::time::timeout(FAREWELL, all).await.is_err() {
@@ -115,11 +118,7 @@ impl Daemon {
     /// Deletes runners that have a name of ours and that the ledger does not know: it may have forgotten its last lines in
     /// a power cut. Once, at the start.
     async fn sweep(&self, source: &Source) {
-        let scopes = match &source.config.serves {
-            Serves::Repos(repos) => repos.iter().cloned().map(Scope::Repo).collect(),
-            Serves::Org { org, .. } => vec![Scope::Org(org.clone())],
-        };
-        for scope in scopes {
+        for scope in super::scopes(&source.config) {
             match self.delete_strangers(source, &scope).await {
                 Ok(0) => {}
                 Ok(count) => info!(%scope, count, "deleted runners of ours that nobody knew"),
@@ -146,7 +145,7 @@ impl Daemon {
         let mut count = 0;
         for runner in all {
             let is_ours = runner.name.starts_with(&source.prefix) && !known.contains(&runner.name);
-            if is_ours && source.client.delete_runner(scope, runner.id).await? == Deletion::Gone {
+            if is_ours && source.delete_runner(scope, runner.id).await? == Deletion::Gone {
                 count += 1;
             }
         }
@@ -160,6 +159,10 @@ impl Source {
         let scope = &one.runner.scope;
         let id = match one.id {
             Some(id) => id,
+            None if let Some(set) = self.set(scope) => match set.find_runner(&one.runner.name).await? {
+                Some(id) => id,
+                None => return Ok(sought >= LOOK_FOR),
+            },
             None => {
                 let found = self.client.runners(scope, Some(&one.runner.name)).await?;
                 match found.items.iter().find(|runner| runner.name == one.runner.name) {
@@ -168,6 +171,14 @@ impl Source {
                 }
             }
         };
-        Ok(self.client.delete_runner(scope, id).await? == Deletion::Gone)
+        Ok(self.delete_runner(scope, id).await? == Deletion::Gone)
+    }
+
+    /// Deletes a runner, unless it has a job.
+    pub(super) async fn delete_runner(&self, scope: &Scope, id: u64) -> Result<Deletion, ClientError> {
+        match self.set(scope) {
+            Some(set) => set.delete_runner(id).await,
+            None => self.client.delete_runner(scope, id).await,
+        }
     }
 }

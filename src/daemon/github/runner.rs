@@ -14,7 +14,7 @@ use crate::config::GitHub;
 use crate::daemon::Daemon;
 use crate::daemon::door::Door;
 use crate::github::admission::hook::{Place, TooLong};
-use crate::github::api::runners::NewRunner;
+use crate::github::api::runners::{JitRunner, NewRunner};
 use crate::github::claim::Failure;
 use crate::github::client::{ClientError, Retry};
 use crate::github::runner::jit::{JitConfig, JitError};
@@ -230,7 +230,7 @@ impl Daemon {
                 group,
                 labels: source.config.labels.clone(),
             };
-            let error = match source.client.generate_jit(&scope, &wanted).await {
+            let error = match source.generate(&scope, &wanted).await {
                 Ok(jit) => {
                     ledger.registered(id, jit.runner_id)?;
                     let work = Workspace::new(self.pipeline.planner.data_dir(), id).work();
@@ -323,11 +323,22 @@ impl Daemon {
 }
 
 impl Source {
-    /// The number of the group that runners of a scope are put in.
+    /// Makes a runner, of the scale set where there is one.
+    async fn generate(&self, scope: &Scope, wanted: &NewRunner) -> Result<JitRunner, ClientError> {
+        match self.set(scope) {
+            Some(set) => set.generate(&wanted.name).await,
+            None => self.client.generate_jit(scope, wanted).await,
+        }
+    }
+
+    /// The number of the group that runners of a scope are put in; those of a scale set are in its group.
     async fn group_of(&self, scope: &Scope) -> Result<u64, MakeError> {
         let Scope::Org(org) = scope else {
             return Ok(DEFAULT_GROUP);
         };
+        if self.set(scope).is_some() {
+            return Ok(DEFAULT_GROUP);
+        }
         let GitHub {
             runner_group: name, ..
         } = &self.config;

@@ -25,16 +25,16 @@ impl Base {
         let uri: Uri = trimmed.parse().map_err(|_| wrong())?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
         let is_plain = uri.authority().is_some_and(|it| !it.as_str().contains('@')) && uri.query().is_none();
-        let is_private = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => is_this_host(host),
-            _ => false,
-        };
-        if !is_plain || !is_private || trimmed.contains('#') {
+        if !is_plain || !is_private(&uri, host) || trimmed.contains('#') {
             return Err(wrong());
         }
         let text = trimmed.to_owned();
         Ok(Self { text, uri })
+    }
+
+    /// As it was written, without a slash at its end.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// A path of the API, or an address that GitHub gave, if it is of the same API.
@@ -49,6 +49,22 @@ impl Base {
             .strip_prefix(prefix)
             .is_some_and(|rest| rest.starts_with('/'));
         (is_same_server(&self.uri, &uri) && is_below).then_some(uri)
+    }
+}
+
+/// An address that GitHub gave and that a credential is sent to; `None` when others could read it on the way.
+pub(super) fn private(text: &str) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let is_plain = uri.authority().is_some_and(|it| !it.as_str().contains('@'));
+    let host = uri.host().filter(|host| !host.is_empty())?;
+    (is_plain && is_private(&uri, host)).then_some(uri)
+}
+
+fn is_private(uri: &Uri, host: &str) -> bool {
+    match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => is_this_host(host),
+        _ => false,
     }
 }
 
@@ -84,6 +100,16 @@ mod tests {
             "https://",
         ] {
             assert!(matches!(Base::parse(bad), Err(SetupError::Url(_))), "{bad}");
+        }
+        assert!(private("https://broker.example/message?sessionId=1").is_some());
+        assert!(private("http://127.0.0.1:1/message?sessionId=1").is_some());
+        for bad in [
+            "http://broker.example/",
+            "https://u@broker.example/",
+            "/message",
+            "",
+        ] {
+            assert!(private(bad).is_none(), "{bad}");
         }
     }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::error::{ClientError, Oddity};
 use crate::github::limits::Told;
+use crate::github::scale_set::Trouble;
 
 /// How much of GitHub's words an error repeats, in characters.
 const MESSAGE: usize = 300;
@@ -26,6 +27,9 @@ struct Refusal {
     message: String,
     #[serde(default)]
     errors: Vec<serde_json::Value>,
+    /// The service behind scale sets names an exception instead.
+    #[serde(default, rename = "typeName")]
+    type_name: String,
 }
 
 impl Answer {
@@ -138,8 +142,14 @@ impl Answer {
         }
     }
 
+    /// The exception that a refusal of the service behind scale sets names.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        let Refusal { type_name, .. } = serde_json::from_slice(self.json()).ok()?;
+        Trouble::of(&type_name)
+    }
+
     fn message(&self, credential: Option<&str>) -> String {
-        let Refusal { message, errors } = serde_json::from_slice(self.json()).unwrap_or_default();
+        let Refusal { message, errors, .. } = serde_json::from_slice(self.json()).unwrap_or_default();
         // Errors of validation are objects with a message, or texts.
         let more = errors
             .iter()

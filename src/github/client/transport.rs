@@ -35,6 +35,10 @@ pub(super) struct Outgoing<'a> {
     /// What errors call it.
     pub(super) asked: &'a str,
     pub(super) credential: Option<&'a Secret>,
+    /// What stands before the credential: `Bearer` but for one question.
+    pub(super) scheme: &'static str,
+    /// Headers besides those that every request of this transport has.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// The validator of an answer that we have.
     pub(super) etag: Option<&'a str>,
     pub(super) body: Option<Vec<u8>>,
@@ -56,13 +60,8 @@ impl fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// Connections that are made when they are needed, in the runtime that this is called in.
+    /// Connections to the REST API that are made when they are needed, in the runtime that this is called in.
     pub(super) fn new(deadline: Duration) -> Result<Self, SetupError> {
-        let tls = HttpsConnectorBuilder::new().with_native_roots();
-        let connector = tls.map_err(|error| SetupError::Roots(Arc::new(error)))?;
-        // Plain HTTP is for this host only, which `super::address` sees to.
-        let connector = connector.https_or_http().enable_http1().build();
-        let client = legacy::Client::builder(TokioExecutor::new()).build::<_, OctoBody>(connector);
         let fixed = [
             (
                 USER_AGENT,
@@ -74,9 +73,22 @@ impl Transport {
                 HeaderValue::from_static(API_VERSION),
             ),
         ];
+        Self::with(deadline, fixed.to_vec())
+    }
+
+    /// Connections whose every request has the headers `fixed`.
+    pub(super) fn with(
+        deadline: Duration,
+        fixed: Vec<(HeaderName, HeaderValue)>,
+    ) -> Result<Self, SetupError> {
+        let tls = HttpsConnectorBuilder::new().with_native_roots();
+        let connector = tls.map_err(|error| SetupError::Roots(Arc::new(error)))?;
+        // Plain HTTP is for this host only, which `super::address` sees to.
+        let connector = connector.https_or_http().enable_http1().build();
+        let client = legacy::Client::builder(TokioExecutor::new()).build::<_, OctoBody>(connector);
         let built = OctocrabBuilder::new_empty()
             .with_service(client)
-            .with_layer(&ExtraHeadersLayer::new(Arc::new(fixed.to_vec())))
+            .with_layer(&ExtraHeadersLayer::new(Arc::new(fixed)))
             .with_auth(AuthState::None)
             .build();
         let octocrab = built.unwrap_or_else(|never| match never {});
@@ -85,12 +97,18 @@ impl Transport {
 
     /// Sends a request and reads its answer to the end, within the deadline.
     pub(super) async fn send(&self, outgoing: Outgoing<'_>) -> Result<Answer, ClientError> {
+        self.send_within(self.deadline, outgoing).await
+    }
+
+    /// The same, within another deadline.
+    pub(super) async fn send_within(
+        &self,
+        after: Duration,
+        outgoing: Outgoing<'_>,
+    ) -> Result<Answer, ClientError> {
         let asked = outgoing.asked.to_owned();
-        let answered = tokio::time::timeout(self.deadline, self.answer(outgoing)).await;
-        answered.unwrap_or(Err(ClientError::TimedOut {
-            asked,
-            after: self.deadline,
-        }))
+        let answered = tokio::time::timeout(after, self.answer(outgoing)).await;
+        answered.unwrap_or(Err(ClientError::TimedOut { asked, after }))
     }
 
     async fn answer(&self, outgoing: Outgoing<'_>) -> Result<Answer, ClientError> {
@@ -128,12 +146,15 @@ impl Transport {
 fn request(outgoing: &Outgoing<'_>) -> Result<Request<OctoBody>, http::Error> {
     let mut request = Request::builder().method(outgoing.method).uri(outgoing.uri);
     if let Some(credential) = outgoing.credential {
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", credential.expose()))?;
+        let mut value = HeaderValue::from_str(&format!("{} {}", outgoing.scheme, credential.expose()))?;
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
     if let Some(etag) = outgoing.etag {
         request = request.header(IF_NONE_MATCH, etag);
+    }
+    for (name, value) in &outgoing.headers {
+        request = request.header(name, value);
     }
     match outgoing.body.clone() {
         Some(body) => request
