@@ -20,7 +20,8 @@ pub struct GitHubArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum GitHubCommand {
-    /// Ask GitHub whether everything is there that jobs need, and change nothing.
+    /// Ask GitHub whether everything is there that jobs need, and change nothing. With a scale set this asks for a
+    /// registration token, which ends by itself.
     Check {
         /// How to answer.
         #[arg(long, value_enum, default_value_t)]

@@ -1,7 +1,10 @@
-//! Whether GitHub lets us do what the configuration wants, and what stands in the way. It asks and changes nothing.
+//! Whether GitHub lets us do what the configuration wants, and what stands in the way. It asks and changes nothing; for a
+//! scale set it asks for a registration token, which ends by itself.
 //!
 //! What each answer means is decided by pure functions, so that a group that is open to the public is a test and not an
 //! organisation somewhere.
+
+mod sets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,7 +16,7 @@ use super::client::{Client, ClientError, Report, Retry};
 use super::runner::version::RunnerVersion;
 use super::seen::wants_labels;
 use super::ticket::Scope;
-use crate::config::{Config, GitHub, Identity, Serves};
+use crate::config::{Acquire, Config, GitHub, Identity, Serves};
 use crate::job::{Origin, Repo};
 use crate::trust::{self, Route};
 
@@ -112,6 +115,9 @@ pub async fn check(client: &Client, releases: &Client, config: &Config, github: 
             Ok(list) => collisions(what, &list.items, &github.labels),
             Err(error) => Finding::unanswered(what, &error),
         });
+    }
+    if github.acquire == Acquire::ScaleSet {
+        found.extend(sets::check(client, github, &scopes).await);
     }
     found.push(match releases.latest_runner().await {
         Ok(release) => release_of(

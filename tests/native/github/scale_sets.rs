@@ -14,9 +14,25 @@ const SCALE_SET: &str = "acquire = \"scale-set\"\n";
 
 const SESSIONS: &str = "/_tenant/_apis/runtime/runnerscalesets/*/sessions";
 
+/// A GitHub that has the repository whose set it is to be.
+fn hub() -> Hub {
+    let hub = Hub::start();
+    hub.repository("acme/app", true);
+    hub
+}
+
+/// A daemon that consumes a scale set of `hub`'s; `more` is more of `[github]`.
+fn serve(hub: Hub, more: &str) -> Forge {
+    let site = prepare(&hub, Family::take(), &format!("{SCALE_SET}{more}"), "");
+    Forge {
+        daemon: Some(Daemon::start_at(site)),
+        hub,
+    }
+}
+
 /// Both, with a session that is open.
 fn start() -> Forge {
-    let forge = Forge::start(SCALE_SET, "");
+    let forge = serve(hub(), "");
     consumed(&forge);
     forge
 }
@@ -109,16 +125,11 @@ fn a_matrix_that_is_larger_than_the_host_runs_each_job_once() {
 
 #[test]
 fn the_set_of_an_organisation_is_in_its_runner_group() {
-    let hub = Hub::start();
-    hub.repository("acme/app", true);
+    let hub = hub();
     hub.repository("acme/other", true);
     let group = hub.runner_group("native", None, false);
     let serves = "org = \"acme\"\nrepos = [\"acme/app\"]\nrunner_group = \"native\"\n";
-    let site = prepare(&hub, Family::take(), &format!("{SCALE_SET}{serves}"), "");
-    let forge = Forge {
-        daemon: Some(Daemon::start_at(site)),
-        hub,
-    };
+    let forge = serve(hub, serves);
     assert_eq!(consumed(&forge).group, group);
     let others = forge.hub.push("acme/other", &LABELS);
     let job = push(&forge.hub, &["true"]);
@@ -207,13 +218,9 @@ fn a_token_of_the_queue_that_is_over_is_renewed_once_and_a_session_that_is_over_
 
 #[test]
 fn an_administrators_token_that_is_over_at_once_is_asked_for_each_time() {
-    let hub = Hub::start();
+    let hub = hub();
     hub.set_admin_life_s(1);
-    let site = prepare(&hub, Family::take(), SCALE_SET, "");
-    let forge = Forge {
-        daemon: Some(Daemon::start_at(site)),
-        hub,
-    };
+    let forge = serve(hub, "");
     let job = push(&forge.hub, &["true"]);
     assert_eq!(forge.conclusion(job), "success");
     forge.settled();
@@ -289,17 +296,13 @@ fn a_job_that_github_takes_back_is_acquired_again() {
 
 #[test]
 fn a_session_of_somebody_else_is_told_and_waited_for() {
-    let hub = Hub::start();
+    let hub = hub();
     let conflict = json!({
         "typeName": "GitHub.Actions.Runtime.WebApi.RunnerScaleSetSessionConflictException, GitHub.Actions.Runtime.WebApi",
         "message": "The actions scale set mac already has an active session for owner mallory.",
     });
     hub.inject(&format!("POST {SESSIONS}"), 9999, Fault::Answer(409, conflict));
-    let site = prepare(&hub, Family::take(), SCALE_SET, "");
-    let forge = Forge {
-        daemon: Some(Daemon::start_at(site)),
-        hub,
-    };
+    let forge = serve(hub, "");
     wait_for("the reason", || {
         let status = status(&forge);
         (status.contains("not answering: scale set eph-") && status.contains("session for owner mallory"))
@@ -314,18 +317,14 @@ fn a_session_of_somebody_else_is_told_and_waited_for() {
 
 #[test]
 fn labels_that_github_leaves_out_are_told() {
-    let hub = Hub::start();
+    let hub = hub();
     let bare = json!({"id": 7, "name": "x", "runnerGroupId": 1, "labels": [{"type": "System", "name": "self-hosted"}]});
     hub.inject(
         "POST /_tenant/_apis/runtime/runnerscalesets",
         9999,
         Fault::Answer(200, bare),
     );
-    let site = prepare(&hub, Family::take(), SCALE_SET, "");
-    let forge = Forge {
-        daemon: Some(Daemon::start_at(site)),
-        hub,
-    };
+    let forge = serve(hub, "");
     wait_for("the reason", || {
         let status = status(&forge);
         status.contains("left out eph-native of its labels").then_some(())
@@ -366,4 +365,28 @@ fn a_runner_that_github_keeps_busy_is_deleted_when_it_lets_us() {
     });
     forge.hub.set_stays_busy(false);
     forge.settled();
+}
+
+#[test]
+fn the_check_goes_through_the_chain_of_tokens_and_makes_nothing() {
+    let hub = hub();
+    let serves = "org = \"acme\"\nrepos = [\"acme/app\"]\nrunner_group = \"native\"\n";
+    // No daemon, whose set would be there.
+    let site = prepare(&hub, Family::take(), &format!("{SCALE_SET}{serves}"), "");
+    let check = || site.run(&["github", "check"]);
+    let missing = check();
+    assert_eq!(missing.status.code(), Some(1), "{}", said(&missing));
+    let told = "fail     scale set of acme: it would be in runner group `native`, and there is none";
+    assert!(out(&missing).contains(told), "{}", said(&missing));
+    hub.runner_group("native", Some(&["acme/app"]), false);
+    let good = check();
+    assert_eq!(good.status.code(), Some(0), "{}", said(&good));
+    assert!(
+        out(&good).contains("ok       scale set of acme: GitHub lets us in"),
+        "{}",
+        said(&good)
+    );
+    hub.inject("POST /actions/runner-registration", 1, Fault::status(500));
+    assert_eq!(check().status.code(), Some(3));
+    assert_eq!(hub.scale_sets().len(), 0);
 }

@@ -120,22 +120,22 @@ impl Daemon {
         set: &Set,
         (last, news): (i64, &mut watch::Receiver<()>),
     ) -> Result<Option<Message>, Refused> {
-        let capacity = self.capacity(source);
-        let mut message = pin!(
-            set.with_session(async |session| { set.tenant.next_message(&session, last, capacity).await })
-        );
         loop {
-            let again = source.again(set);
-            tokio::select! {
-                message = &mut message => return message,
-                // There is a sender for as long as there is a source.
-                Ok(()) = news.changed() => {}
-                () = at(again) => {}
-            }
-            self.settle(source, set).await;
-            if self.capacity(source) != capacity {
-                // Asked anew with the other number; a message that is on its way comes again.
-                return Ok(None);
+            let capacity = self.capacity(source);
+            let mut message =
+                pin!(set.with_session(async |session| {
+                    set.tenant.next_message(&session, last, capacity).await
+                }));
+            // Asked anew when there is another number to state; a message that is on its way comes again.
+            while self.capacity(source) == capacity {
+                let again = source.again(set);
+                tokio::select! {
+                    message = &mut message => return message,
+                    // There is a sender for as long as there is a source.
+                    Ok(()) = news.changed() => {}
+                    () = at(again) => {}
+                }
+                self.settle(source, set).await;
             }
         }
     }
