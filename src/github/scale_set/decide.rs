@@ -103,14 +103,15 @@ pub fn dropped(wanted: &[String], set: &ScaleSet) -> Vec<String> {
 /// How many runners without a job a set needs; `taken` is how many of ours have one, or have just had it.
 ///
 /// GitHub's word and ours are not of the same moment. A runner that has taken a job may still be counted as waited for, and
-/// one that is over may still be here: neither is a reason to make another, or to withdraw one.
+/// one that is over may still be here: neither is a reason to make another. And only where both say that a job runs, it is
+/// one less that a runner could still be wanted for.
 pub fn wanted(statistics: Statistics, taken: usize) -> Wanted {
     let count = |number: i64| usize::try_from(number).unwrap_or(0);
     let assigned = count(statistics.total_assigned_jobs);
     let running = count(statistics.total_running_jobs);
     Wanted {
         least: assigned.saturating_sub(running.max(taken)),
-        most: assigned.saturating_sub(running),
+        most: assigned.saturating_sub(running.min(taken)),
     }
 }
 
@@ -300,8 +301,10 @@ mod tests {
         assert_eq!(wanted(statistics(3, 1), 1), exactly(2));
         // A runner took its job a moment ago, and GitHub has not said so yet.
         assert_eq!(wanted(statistics(1, 0), 1), Wanted { least: 0, most: 1 });
+        // GitHub has said so, and the runner has not.
+        assert_eq!(wanted(statistics(2, 1), 0), Wanted { least: 1, most: 2 });
         // The runners of a daemon that was killed still have theirs, for GitHub.
-        assert_eq!(wanted(statistics(2, 2), 0), exactly(0));
+        assert_eq!(wanted(statistics(2, 2), 0).least, 0);
         // More than fifty come in several messages, and are counted in the first.
         assert_eq!(wanted(statistics(60, 0), 0), exactly(60));
         assert_eq!(wanted(statistics(-1, 5), 0), exactly(0));

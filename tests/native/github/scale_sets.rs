@@ -1,6 +1,6 @@
 //! Jobs that GitHub offers to a runner scale set, in place of being asked for them.
 
-use ephemerd::job::Outcome;
+use ephemerd::job::{JobId, Outcome};
 use serde_json::json;
 
 use super::forge::{Forge, LABELS, prepare, push};
@@ -365,6 +365,106 @@ fn a_runner_that_github_keeps_busy_is_deleted_when_it_lets_us() {
     });
     forge.hub.set_stays_busy(false);
     forge.settled();
+}
+
+/// Jobs handed over here that have every slot; cancelled with `cancel`.
+fn occupy(forge: &Forge) -> Vec<JobId> {
+    let slots = forge.daemon().site().family.slots;
+    let jobs: Vec<JobId> = (0..slots)
+        .map(|_| forge.daemon().script("touch begun; sleep 1000"))
+        .collect();
+    for job in &jobs {
+        wait_for("a job that runs", || {
+            forge.daemon().work(job).join("begun").exists().then_some(())
+        });
+    }
+    jobs
+}
+
+#[test]
+fn a_job_that_has_no_slot_is_not_acquired_before_it_has() {
+    let forge = start();
+    let own = occupy(&forge);
+    let job = push(&forge.hub, &["true"]);
+    wait_for("the reason", || {
+        status(&forge)
+            .contains("not acquired: every slot has a job")
+            .then_some(())
+    });
+    assert_eq!(forge.hub.job(job).acquired_by, None);
+    let cancelled = forge.daemon().cli(&["cancel", own[0].as_str()]);
+    assert!(cancelled.status.success(), "{}", said(&cancelled));
+    assert_eq!(forge.conclusion(job), "success");
+    for job in &own[1..] {
+        forge.daemon().cli(&["cancel", job.as_str()]);
+    }
+    forge.settled();
+}
+
+#[test]
+fn what_was_on_offer_before_a_kill_is_acquired_after_it() {
+    let mut forge = start();
+    occupy(&forge);
+    let job = push(&forge.hub, &["true"]);
+    wait_for("the offer that is held", || {
+        status(&forge)
+            .contains("not acquired: every slot has a job")
+            .then_some(())
+    });
+    let site = forge.daemon.take().unwrap().kill();
+    forge.daemon = Some(Daemon::start_at(site));
+    // It is offered once only.
+    assert_eq!(forge.conclusion(job), "success");
+    forge.settled();
+}
+
+#[test]
+fn every_repository_has_a_set_of_its_own() {
+    let hub = hub();
+    hub.repository("acme/lib", true);
+    let forge = serve(hub, "repos = [\"acme/app\", \"acme/lib\"]\n");
+    wait_for("two sessions", || {
+        let sets = forge.hub.scale_sets();
+        (sets.values().filter(|set| set.session.is_some()).count() == 2).then_some(())
+    });
+    let run = forge.hub.push("acme/lib", &LABELS);
+    let jobs = [push(&forge.hub, &["true"]), forge.hub.jobs_of(run)[0]];
+    for job in jobs {
+        assert_eq!(forge.conclusion(job), "success");
+        assert_eq!(forge.hub.job(job).handed_out, 1);
+    }
+    forge.settled();
+}
+
+#[test]
+fn a_runners_name_that_is_taken_is_rolled_again_at_once() {
+    let forge = start();
+    let taken = json!({
+        "typeName": "GitHub.DistributedTask.WebApi.AgentExistsException, GitHub.DistributedTask.WebApi",
+        "message": "The runner already exists.",
+    });
+    forge
+        .hub
+        .inject("POST /_tenant/*/generatejitconfig", 1, Fault::Answer(400, taken));
+    let job = push(&forge.hub, &["true"]);
+    assert_eq!(forge.conclusion(job), "success");
+    forge.settled();
+    assert_eq!(forge.made_for(job).len(), 1);
+}
+
+#[test]
+fn an_idle_set_costs_nothing() {
+    let forge = start();
+    let job = push(&forge.hub, &["true"]);
+    assert_eq!(forge.conclusion(job), "success");
+    forge.settled();
+    let polls = || asked(&forge.hub, "GET", "/_tenant/message");
+    // The run is over with the message that says so.
+    let before = polls();
+    wait_for("the last news", || (polls() >= before + 2).then_some(()));
+    let (before, counted) = (polls(), forge.hub.counted_calls());
+    wait_for("more long polls", || (polls() >= before + 3).then_some(()));
+    assert_eq!(forge.hub.counted_calls(), counted);
 }
 
 #[test]
