@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use ephemerd::config::{self, ConfigError, KeyOrigin, Loaded, parse};
+use ephemerd::config::{self, Acquire, ConfigError, KeyOrigin, Loaded, parse};
 use ephemerd::host::Os;
 use ephemerd::profile::Posture;
 use ephemerd::sandbox::Axis;
@@ -594,6 +594,21 @@ fn what_github_says_is_read() {
     insta::assert_snapshot!(serde_json::to_string(&right(app).config.github).unwrap(), @r#"{"api":"https://ghe.acme.example/api/v3","serves":{"org":{"org":"acme","repos":["acme/ios"]}},"runner_group":"Default","labels":["self-hosted","eph-native"],"identity":{"app":{"app_id":1,"installation_id":2,"private_key":"/etc/ephemerd/app.pem"}},"acquire":"poll","poll":{"secs":10,"nanos":0},"idle_poll":{"secs":30,"nanos":0},"idle_timeout":{"secs":300,"nanos":0},"stop_grace":{"secs":30,"nanos":0},"runner":["2.336.0","0000000000000000000000000000000000000000000000000000000000000000"],"runner_releases":"https://github.com/actions/runner/releases/download","webhook":null}"#);
     let token = "[github]\nrepos = [\"acme/ios\", \"Acme/iOS\"]\nlabels = [\"eph\"]\ntoken_file = \"/etc/ephemerd/token\"\n";
     insta::assert_snapshot!(serde_json::to_string(&right(token).config.github).unwrap(), @r#"{"api":"https://api.github.com","serves":{"repos":["Acme/iOS"]},"runner_group":"Default","labels":["eph"],"identity":{"token":{"file":"/etc/ephemerd/token"}},"acquire":"poll","poll":{"secs":10,"nanos":0},"idle_poll":{"secs":30,"nanos":0},"idle_timeout":{"secs":300,"nanos":0},"stop_grace":{"secs":30,"nanos":0},"runner":null,"runner_releases":"https://github.com/actions/runner/releases/download","webhook":null}"#);
+}
+
+#[test]
+fn jobs_of_github_are_asked_for_unless_a_scale_set_is_offered_them() {
+    let with = |more: &str| {
+        format!("[github]\nrepos = [\"acme/ios\"]\nlabels = [\"eph\"]\ntoken_file = \"/etc/t\"\n{more}")
+    };
+    let acquire = |more: &str| right(&with(more)).config.github.unwrap().acquire;
+    assert_eq!(acquire(""), Acquire::Poll);
+    assert_eq!(acquire("acquire = \"scale-set\"\n"), Acquire::ScaleSet);
+    insta::assert_snapshot!(wrong(&with("acquire = \"push\"\n")), @r"
+    the configuration has an error
+    e.toml:5:11: `github.acquire`: `push` is not a known value
+    hint: use one of `poll`, `scale-set`
+    ");
 }
 
 #[test]

@@ -129,9 +129,8 @@ pub struct News {
 }
 
 /// An item of a message. Only what is used is read.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 struct Item {
     message_type: String,
     runner_request_id: i64,
@@ -181,7 +180,8 @@ impl News {
             return;
         }
         let repo = format!("{}/{}", item.owner_name, item.repository_name);
-        let (Ok(repo), 1..) = (repo.parse::<Repo>(), item.workflow_run_id) else {
+        let has_request = !is_offer || item.runner_request_id != 0;
+        let (Ok(repo), 1.., true) = (repo.parse::<Repo>(), item.workflow_run_id, has_request) else {
             self.unreadable += 1;
             return;
         };
@@ -285,16 +285,19 @@ mod tests {
         nobodys["ownerName"] = json!("a/../b");
         let mut without_run = item("JobAvailable");
         without_run.as_object_mut().unwrap().remove("workflowRunId");
+        let mut without_request = item("JobAvailable");
+        without_request.as_object_mut().unwrap().remove("runnerRequestId");
         let all = json!([
             item("JobTeleported"),
             odd,
             3,
             nobodys,
             without_run,
+            without_request,
             item("JobAvailable")
         ]);
         let news = message(&all).read();
-        assert_eq!((news.offers.len(), news.unreadable), (1, 4));
+        assert_eq!((news.offers.len(), news.unreadable), (1, 5));
         assert_eq!(news.unknown, ["JobTeleported".to_owned()].into());
     }
 

@@ -1,5 +1,7 @@
 //! Jobs that GitHub offers to a runner scale set, in place of being asked for them.
 
+use std::time::Duration;
+
 use ephemerd::job::{JobId, Outcome};
 use serde_json::json;
 
@@ -384,6 +386,8 @@ fn occupy(forge: &Forge) -> Vec<JobId> {
 #[test]
 fn a_job_that_has_no_slot_is_not_acquired_before_it_has() {
     let forge = start();
+    // Longer than anybody waits here: that a slot is free again is noticed by itself.
+    forge.hub.set_long_poll(Duration::from_secs(60));
     let own = occupy(&forge);
     let job = push(&forge.hub, &["true"]);
     wait_for("the reason", || {
