@@ -276,6 +276,18 @@ fn the_faults_of_the_wire_are_waited_out() {
     assert_eq!(forge.conclusion(job), "success");
     forge.settled();
     assert_eq!(forge.hub.job(job).handed_out, 1);
+    // It is acquired, and nobody here is told; and messages come cut, and with a mark before them.
+    forge
+        .hub
+        .inject("POST /_tenant/*/acquirejobs", 1, Fault::LoseAnswer);
+    for fault in [Fault::Truncated, Fault::ByteOrderMark] {
+        forge.hub.inject("GET /_tenant/message", 1, fault);
+    }
+    let job = push(&forge.hub, &["true"]);
+    assert_eq!(forge.conclusion(job), "success");
+    forge.settled();
+    assert_eq!(forge.hub.job(job).handed_out, 1);
+    assert_eq!(forge.made_for(job).len(), 1);
 }
 
 #[test]
