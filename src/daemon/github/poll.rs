@@ -23,6 +23,12 @@ use crate::job::ledger::Attempt;
 use crate::job::run::{DAEMON_ENDED, DAEMON_STOPPED};
 use crate::job::{JobId, Outcome, Repo};
 
+/// Why a job of ours is over that nobody needed before it had a runner.
+pub(super) const WITHDRAWN: &str = "another runner has the job, or nobody wants it any more";
+
+/// Why one is that had a slot when the host was drained.
+pub(super) const DRAINED: &str = "the daemon was drained before the runner was made";
+
 /// The shortest time between two questions, however much there is to look at.
 const AT_LEAST: Duration = Duration::from_secs(1);
 
@@ -210,7 +216,10 @@ impl Daemon {
                 return;
             }
         };
-        if let Some(Outcome::Refused { .. }) = attempts.last().and_then(|last| last.outcome.as_ref()) {
+        // What was only not needed may be needed again: GitHub offers a job once more that it took back from a scale set.
+        if let Some(Outcome::Refused { reason }) = attempts.last().and_then(|last| last.outcome.as_ref())
+            && ![WITHDRAWN, DRAINED].contains(&reason.as_str())
+        {
             sight.told.insert(key.clone());
         }
         let failed: Vec<String> = attempts
@@ -248,7 +257,7 @@ impl Daemon {
         if let Some(life) = source.sight().lives.remove(id) {
             debug!(job = %id, github_job = life.made_for.job, "withdrawn");
         }
-        let reason = "another runner has the job, or nobody wants it any more".to_owned();
+        let reason = WITHDRAWN.to_owned();
         self.end_unstarted(id, Outcome::Refused { reason });
     }
 

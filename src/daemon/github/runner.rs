@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Source;
+use super::poll::{DRAINED, WITHDRAWN};
 use super::trees::Lease;
 use crate::config::GitHub;
 use crate::daemon::Daemon;
@@ -131,13 +132,13 @@ impl Daemon {
         cancel: &CancellationToken,
     ) -> Option<String> {
         let Some((scope, ticket, has)) = source.start(id) else {
-            let reason = "another runner has the job, or nobody wants it any more".to_owned();
+            let reason = WITHDRAWN.to_owned();
             self.end_unstarted(id, Outcome::Refused { reason });
             return None;
         };
         // Waiting for a slot took time, and so did looking whether the host has what it must.
         if self.is_closed() {
-            let reason = "the daemon was drained before the runner was made".to_owned();
+            let reason = DRAINED.to_owned();
             self.end_unstarted(id, Outcome::Refused { reason });
             return None;
         }

@@ -435,6 +435,34 @@ fn what_was_on_offer_before_a_kill_is_acquired_after_it() {
 }
 
 #[test]
+fn a_job_that_was_taken_back_before_it_had_a_slot_is_acquired_after_a_kill() {
+    let mut forge = start();
+    let gate = Gate::default();
+    forge
+        .hub
+        .inject("POST /_tenant/*/acquirejobs", 1, Fault::Hold(gate.clone()));
+    let job = push(&forge.hub, &["true"]);
+    forge
+        .hub
+        .wait("an acquisition", |state| state.held().then_some(()));
+    // The slot that it was to have is somebody else's by then.
+    occupy(&forge);
+    gate.open();
+    wait_for("a job of ours that waits", || {
+        forge.made_for(job).first().map(drop)
+    });
+    forge.hub.take_back(job);
+    wait_for("its end", || {
+        matches!(forge.made_for(job)[0].outcome, Some(Outcome::Refused { .. })).then_some(())
+    });
+    let site = forge.daemon.take().unwrap().kill();
+    forge.daemon = Some(Daemon::start_at(site));
+    assert_eq!(forge.conclusion(job), "success");
+    forge.settled();
+    assert_eq!(forge.hub.job(job).handed_out, 1);
+}
+
+#[test]
 fn every_repository_has_a_set_of_its_own() {
     let hub = hub();
     hub.repository("acme/lib", true);
