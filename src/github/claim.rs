@@ -19,6 +19,9 @@ pub const LADDER: [Duration; 5] = [
 /// Attempts after which a job is given up.
 pub const ATTEMPTS: u32 = 5;
 
+/// What the reason of a job that is given up begins with.
+pub const BLOCKED: &str = "blocked: ";
+
 /// How long after the first attempt a job is given up in any case.
 pub const LONGEST: Duration = Duration::from_secs(90 * 60);
 
@@ -141,7 +144,7 @@ impl Claims {
                 times => format!("after {times} attempts: "),
             };
             return Standing::Blocked {
-                why: format!("blocked: {times}{}", claim.last),
+                why: format!("{BLOCKED}{times}{}", claim.last),
             };
         }
         match claim.next.checked_duration_since(now) {

@@ -13,6 +13,7 @@ use super::{Life, Sight, Source};
 use crate::config::Serves;
 use crate::daemon::Daemon;
 use crate::github::api::runs::RunStatus;
+use crate::github::claim::BLOCKED;
 use crate::github::client::{ClientError, Retry};
 use crate::github::demand::{Ours, Stage, Step, Waiting, account, account_assigned};
 use crate::github::run::Run;
@@ -22,6 +23,7 @@ use crate::github::ticket::{Key, Scope, Ticket};
 use crate::job::ledger::Attempt;
 use crate::job::run::{DAEMON_ENDED, DAEMON_STOPPED};
 use crate::job::{JobId, Outcome, Repo};
+use crate::trust::Route;
 
 /// Why a job of ours is over that nobody needed before it had a runner.
 pub(super) const WITHDRAWN: &str = "another runner has the job, or nobody wants it any more";
@@ -216,10 +218,7 @@ impl Daemon {
                 return;
             }
         };
-        // What was only not needed may be needed again: GitHub offers a job once more that it took back from a scale set.
-        if let Some(Outcome::Refused { reason }) = attempts.last().and_then(|last| last.outcome.as_ref())
-            && ![WITHDRAWN, DRAINED].contains(&reason.as_str())
-        {
+        if attempts.last().is_some_and(is_told) {
             sight.told.insert(key.clone());
         }
         let failed: Vec<String> = attempts
@@ -269,6 +268,15 @@ impl Daemon {
             }
             Err(error) => warn!(error = crate::chain(&error), "could not record a job of GitHub"),
         }
+    }
+}
+
+/// Whether this is no attempt but the note that a job may not run here. A runner that was not needed, let through or made
+/// is refused as well, and its job may have another.
+fn is_told(attempt: &Attempt) -> bool {
+    match &attempt.outcome {
+        Some(Outcome::Refused { reason }) => attempt.route != Route::Native || reason.starts_with(BLOCKED),
+        _ => false,
     }
 }
 
@@ -502,5 +510,51 @@ impl Source {
             Some(next) => pause.min(next.saturating_duration_since(Instant::now())),
             None => pause,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::UNIX_EPOCH;
+
+    fn attempt(route: Route, outcome: Outcome) -> Attempt {
+        Attempt {
+            job: JobId::new(UNIX_EPOCH, 1),
+            route,
+            outcome: Some(outcome),
+            taken: None,
+        }
+    }
+
+    fn refused(reason: &str) -> Outcome {
+        let reason = reason.to_owned();
+        Outcome::Refused { reason }
+    }
+
+    #[test]
+    fn a_runner_that_was_not_needed_or_not_let_through_is_no_word_on_its_job() {
+        assert!(is_told(&attempt(Route::Refuse, refused("a fork"))));
+        let given_up = "blocked: after 5 attempts: GitHub did not answer";
+        assert!(is_told(&attempt(Route::Native, refused(given_up))));
+        for reason in [WITHDRAWN, DRAINED, "this host is not enabled"] {
+            assert!(!is_told(&attempt(Route::Native, refused(reason))), "{reason}");
+        }
+        assert!(!is_told(&attempt(Route::Native, Outcome::Idle)));
+    }
+
+    #[test]
+    fn an_attempt_that_a_daemon_ended_by_ending_is_not_counted() {
+        let key = ("acme/app".to_owned(), 30);
+        let failed = |reason: &str| {
+            let reason = reason.to_owned();
+            wasted(&attempt(Route::Native, Outcome::Failed { reason }), &key)
+        };
+        assert_eq!(failed(DAEMON_ENDED), None);
+        assert_eq!(failed(DAEMON_STOPPED), None);
+        assert_eq!(
+            failed("GitHub did not answer").as_deref(),
+            Some("GitHub did not answer")
+        );
     }
 }

@@ -9,6 +9,7 @@ use super::value::{Json, Whole, Word, ms};
 use super::{Ledger, LedgerError};
 use crate::github::ticket::{AtGitHub, Key, Runner, Ticket};
 use crate::job::{JobId, Outcome};
+use crate::trust::Route;
 
 /// A runner that GitHub may still have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Registered {
 pub struct Attempt {
     /// Ours.
     pub job: JobId,
+    /// Where it went.
+    pub route: Route,
     /// How it ended, if it has.
     pub outcome: Option<Outcome>,
     /// The job its runner was given.
@@ -125,7 +128,7 @@ impl Ledger {
     pub fn made_for(&self, (repo, job): &Key) -> Result<Vec<Attempt>, LedgerError> {
         self.read("find the attempts for a job", |db| {
             db.prepare_cached(
-                "SELECT job.id, job.outcome, github.taken FROM github JOIN job ON job.id = github.job
+                "SELECT job.id, job.outcome, github.taken, job.route FROM github JOIN job ON job.id = github.job
                  WHERE json_extract(ticket, '$.job') = ?2 AND lower(json_extract(ticket, '$.repo')) = ?1
                  ORDER BY job.id",
             )?
@@ -133,8 +136,10 @@ impl Ledger {
                 let Word(job) = row.get(0)?;
                 let outcome: Option<Json<Outcome>> = row.get(1)?;
                 let taken: Option<Json<Ticket>> = row.get(2)?;
+                let Word(route) = row.get(3)?;
                 Ok(Attempt {
                     job,
+                    route,
                     outcome: outcome.map(|json| json.0),
                     taken: taken.map(|json| json.0),
                 })
