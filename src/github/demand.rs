@@ -193,12 +193,12 @@ fn ours_without_slot<'a>(free: &'a [&Ours]) -> impl Iterator<Item = &'a JobId> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::time::UNIX_EPOCH;
 
-    fn waiting(job: u64, route: Route) -> Waiting {
+    pub(in crate::github) fn waiting(job: u64, route: Route) -> Waiting {
         Waiting {
             ticket: Ticket {
                 repo: "acme/app".parse().unwrap(),

@@ -187,8 +187,7 @@ pub fn choose<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::github::ticket::Ticket;
-    use crate::trust::Decision;
+    use crate::github::demand;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -202,27 +201,10 @@ mod tests {
     }
 
     fn waiting(job: u64, run: u64, route: Route) -> Waiting {
-        Waiting {
-            ticket: Ticket {
-                repo: "Acme/App".parse().unwrap(),
-                run,
-                attempt: 1,
-                job,
-                name: format!("job {job}"),
-                pull: None,
-                url: String::new(),
-            },
-            decision: Decision {
-                route,
-                reason: "a fork".to_owned(),
-                rule: String::new(),
-                chain: vec![],
-            },
-            seen_for: Duration::ZERO,
-            standing: Standing::Ready,
-            is_told: false,
-            shut: None,
-        }
+        let mut waiting = demand::tests::waiting(job, route);
+        waiting.ticket.repo = "Acme/App".parse().unwrap();
+        waiting.ticket.run = run;
+        waiting
     }
 
     /// As of a while ago.
