@@ -11,12 +11,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::error::{LedgerError, failed};
 
 /// The schema version this program writes; `PRAGMA user_version` of the file.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// What makes each version of the one before it, from version 2 on.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "ALTER TABLE job ADD COLUMN egress TEXT",
     "CREATE TABLE github (
         job       TEXT PRIMARY KEY NOT NULL REFERENCES job (id) ON DELETE CASCADE,
@@ -26,6 +26,7 @@ const MIGRATIONS: [&str; 2] = [
         taken     TEXT,
         gone_ms   INTEGER
     ) STRICT",
+    "CREATE INDEX github_ticket ON github (json_extract(ticket, '$.job'))",
 ];
 
 /// Longer than any transaction here takes, so that only a stuck process is ever seen as busy.
@@ -182,6 +183,12 @@ mod tests {
         "/tests/fixtures/ledger-v3.sql"
     ));
 
+    /// As version 4 wrote it.
+    const V4: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/ledger-v4.sql"
+    ));
+
     fn folder() -> (tempfile::TempDir, Utf8PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = Utf8Path::from_path(folder.path()).unwrap().join("ledger.db");
@@ -228,7 +235,7 @@ mod tests {
         let (_folder, path) = folder();
         let later = Connection::open(&path).unwrap();
         later
-            .execute_batch("CREATE TABLE job (x); PRAGMA user_version = 4")
+            .execute_batch("CREATE TABLE job (x); PRAGMA user_version = 5")
             .unwrap();
         drop(later);
         let before = fs::read(&path).unwrap();
@@ -237,8 +244,8 @@ mod tests {
             matches!(
                 refused,
                 LedgerError::Newer {
-                    found: 4,
-                    known: 3,
+                    found: 5,
+                    known: 4,
                     ..
                 }
             ),
@@ -333,7 +340,7 @@ mod tests {
     fn the_schema_is_still_the_one_of_its_version() {
         let (_folder, path) = folder();
         let written = Connection::open_in_memory().unwrap();
-        written.execute_batch(V3).unwrap();
+        written.execute_batch(V4).unwrap();
         assert_eq!(shape(&open(&path).unwrap()), shape(&written));
     }
 
@@ -343,7 +350,7 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch(V1).unwrap();
         let db = open(&path).unwrap();
         let written = Connection::open_in_memory().unwrap();
-        written.execute_batch(V3).unwrap();
+        written.execute_batch(V4).unwrap();
         assert_eq!(shape(&db), shape(&written));
         let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         assert_eq!(version, VERSION);

@@ -1,4 +1,4 @@
--- Schema version 3. Any change here is a new version: a migration in open.rs and a fixture in tests/fixtures.
+-- Schema version 4. Any change here is a new version: a migration in open.rs and a fixture in tests/fixtures.
 CREATE TABLE job (
     id               TEXT PRIMARY KEY NOT NULL,
     repo             TEXT NOT NULL,
@@ -55,3 +55,6 @@ CREATE TABLE github (
     taken     TEXT,                             -- JSON, github::ticket::Ticket: the job its runner was given
     gone_ms   INTEGER                           -- when GitHub had the runner no more
 ) STRICT;
+
+-- Every job that GitHub shows is looked up by its number.
+CREATE INDEX github_ticket ON github (json_extract(ticket, '$.job'));
