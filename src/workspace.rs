@@ -147,6 +147,11 @@ impl Workspace {
         }
     }
 
+    /// The data folder that it is in.
+    pub fn data_dir(&self) -> &Utf8Path {
+        self.native.parent().unwrap_or(&self.native)
+    }
+
     /// The folder that holds the others.
     pub fn root(&self) -> Utf8PathBuf {
         self.native.join(self.job.as_str())

@@ -66,7 +66,7 @@ impl Scrub<'_> {
                     let places = &self.host.runner_places;
                     let place = Place::of_runner(self.host.os, places, self.workspace, *slot);
                     self.keep_logs_of_runner(&place);
-                    place.remove().map_err(io::Error::other)
+                    self.remove_written(&place.real, || place.remove())
                 }
                 Acquisition::Workspace if self.keep => {
                     workspace::keep(self.workspace).map_err(io::Error::other)
@@ -100,24 +100,29 @@ impl Scrub<'_> {
         let _ = keep_logs(&place.real, account.uid, &to, RUNNER_LOGS_BYTE);
     }
 
-    /// Removes the workspace. On macOS access control lists may keep even root out of what a job wrote; where
+    fn remove_workspace(&self) -> io::Result<()> {
+        let root = self.workspace.root();
+        self.remove_written(&root, || workspace::remove(self.workspace).map(drop))
+    }
+
+    /// Removes what a job could write. On macOS access control lists may keep even root out of it; where
     /// something stays, they are taken off by chmod(1) and it is tried once more. chmod goes by path through a
     /// tree that a job wrote, so it runs as the job's account, which could do all of this by itself, and when
     /// nothing else runs as it any more. Where no account is known, as of a folder that no ledger knows, it does
     /// not run: root does not go through such a tree by path.
-    fn remove_workspace(&self) -> io::Result<()> {
-        let removed = workspace::remove(self.workspace);
+    fn remove_written<E>(&self, root: &Utf8Path, remove: impl Fn() -> Result<(), E>) -> io::Result<()>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let removed = remove();
         let account = match (self.host.os, self.account) {
             (Os::MacOs, Some(account)) if removed.is_err() => account,
-            _ => return removed.map(drop).map_err(io::Error::other),
+            _ => return removed.map_err(io::Error::other),
         };
-        let root = self.workspace.root();
         let spec = CommandSpec::new(&self.host.mac.chmod, &["-RN", root.as_str()], PATIENCE);
         // What it cannot change shows when the rest is removed.
         let _ = command::run_as(&spec, Some(account));
-        workspace::remove(self.workspace)
-            .map(drop)
-            .map_err(io::Error::other)
+        remove().map_err(io::Error::other)
     }
 }
 

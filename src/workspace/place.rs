@@ -5,6 +5,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::stat::Mode;
 use nix::unistd::{getegid, geteuid};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::{PASSABLE, Workspace, make_missing};
 use crate::host::Os;
@@ -19,7 +20,7 @@ const LISTED: Mode = Mode::S_IRWXU
 
 /// The folder of the runners that jobs have of their own on macOS. GitHub's runner lists every folder above its own before
 /// it starts (Runner.Sdk/Util/IOUtil.cs, ValidateExecutePermission), so it cannot lie in a workspace: who lists the folder
-/// of those sees which other jobs there are. Who lists this one sees numbers of slots.
+/// of those sees which other jobs there are. Who lists this one sees which slots have a runner.
 pub const RUNNER_PLACES: &str = "/opt/eph-runner";
 
 /// Where something of a job's own is.
@@ -55,7 +56,7 @@ impl Place {
     pub fn of_runner(os: Os, places: &Utf8Path, workspace: &Workspace, slot: u32) -> Self {
         Self::at(match os {
             Os::Linux => workspace.root().join("runner"),
-            Os::MacOs => places.join(slot.to_string()),
+            Os::MacOs => places.join(format!("{}-{slot}", tag(workspace))),
         })
     }
 
@@ -96,6 +97,12 @@ impl Place {
         }
         wipe(root, name).map(drop)
     }
+}
+
+/// Eight digits that tell one data folder from another: each has slots from 1 on.
+fn tag(workspace: &Workspace) -> String {
+    let hash = Sha256::digest(workspace.data_dir().as_str());
+    hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -164,8 +171,12 @@ mod tests {
 
     #[test]
     fn a_runner_lies_where_every_folder_above_it_may_be_listed() {
-        let place = |os| Place::of_runner(os, RUNNER_PLACES.into(), &workspace(), 2);
-        assert_eq!(place(Os::MacOs).real, "/opt/eph-runner/2");
-        assert!(place(Os::Linux).is_in(&workspace()));
+        let place = |os, workspace: &Workspace| Place::of_runner(os, RUNNER_PLACES.into(), workspace, 2);
+        let mac = place(Os::MacOs, &workspace());
+        assert_eq!(mac.real.parent().unwrap(), RUNNER_PLACES);
+        assert!(mac.real.as_str().ends_with("-2"), "{}", mac.real);
+        assert!(place(Os::Linux, &workspace()).is_in(&workspace()));
+        let other = Workspace::new("/srv/ephemerd".into(), &"0a1b2c3d4e5".parse().unwrap());
+        assert_ne!(place(Os::MacOs, &other), mac, "a slot of another daemon's");
     }
 }

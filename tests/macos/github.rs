@@ -131,20 +131,22 @@ impl Drop for Served {
 fn a_trusted_push_runs_on_a_mac_and_leaves_nothing_but_its_logs() {
     let served = Served::start();
     let places = &served.mac.host.runner_places;
+    let own = served.mac.runner_place();
     // Of a job of another slot, open to every account.
-    fs::create_dir_all(places.join("2")).unwrap();
-    fs::write(places.join("2/.credentials"), "secret").unwrap();
+    fs::create_dir_all(places.join("other-2")).unwrap();
+    fs::write(places.join("other-2/.credentials"), "secret").unwrap();
     let shared = served.mac.top.join("shared");
     let job = served.push(&[
         &format!("test \"$(id -u)\" = {}", served.mac.uid),
         &format!("ls {places} > {shared}/listed"),
-        &format!("! cat {places}/2/.credentials"),
-        &format!("test -e {places}/1/bin/Runner.Listener"),
+        &format!("! cat {places}/other-2/.credentials"),
+        &format!("test -e {own}/bin/Runner.Listener"),
         &format!("! cat {}/data/runners/*/bin/Runner.Listener", served.mac.top),
     ]);
     assert_eq!(served.conclusion(job), "success");
-    fs::remove_dir_all(places.join("2")).unwrap();
-    assert_eq!(fs::read_to_string(shared.join("listed")).unwrap(), "1\n2\n");
+    fs::remove_dir_all(places.join("other-2")).unwrap();
+    let listed = fs::read_to_string(shared.join("listed")).unwrap();
+    assert_eq!(listed, format!("{}\nother-2\n", own.file_name().unwrap()));
     fs::remove_file(shared.join("listed")).unwrap();
     served.settled();
     let logs = served.mac.top.join("data/logs").read_dir_utf8().unwrap();
@@ -189,7 +191,7 @@ fn a_mac_whose_daemon_is_killed_has_neither_a_runner_nor_its_place_after_the_nex
     until("the job runs", || mark.exists());
     fs::remove_file(&mark).unwrap();
     served.cut();
-    assert!(served.mac.host.runner_places.join("1/bin").exists());
+    assert!(served.mac.runner_place().join("bin").exists());
     // A step may leave the runner's process group, which the guard kills; what is left goes with the next start.
     let runner = served.hub.job(job).runner.unwrap().0;
     served.run();

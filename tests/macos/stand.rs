@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use ephemerd::host::{Host, MacTools, Os};
+use ephemerd::workspace::{Place, Workspace};
 use serde_json::{Value, json};
 
 use crate::network::Network;
@@ -230,6 +231,13 @@ impl Mac {
             text(output.stdout),
             text(output.stderr),
         )
+    }
+
+    /// Where the runner of slot 1 is.
+    pub(crate) fn runner_place(&self) -> Utf8PathBuf {
+        let job = "0a1b2c3d4e5".parse().unwrap();
+        let workspace = Workspace::new(&self.top.join("data"), &job);
+        Place::of_runner(Os::MacOs, &self.host.runner_places, &workspace, 1).real
     }
 
     /// What is left of jobs, in the data folder and of the slot's account.

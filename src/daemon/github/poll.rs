@@ -54,7 +54,10 @@ impl Daemon {
         loop {
             let before = source.spent();
             let fresh = source.look(&self.rules(source)).await;
-            let at_least = source.client.pace(source.spent() - before).max(AT_LEAST);
+            let at_least = source
+                .client
+                .pace(source.spent().saturating_sub(before))
+                .max(AT_LEAST);
             self.observe(source);
             for scope in source.scopes_of(&fresh) {
                 self.act(source, &scope).await;
@@ -93,7 +96,8 @@ impl Daemon {
         for (id, life) in lives.iter_mut() {
             let has = running.iter().find(|job| {
                 let runner = job.runner.as_ref().map(|(id, _)| *id);
-                life.runner.is_some() && runner == life.runner
+                // Numbers are an owner's own.
+                life.runner.is_some() && runner == life.runner && source.scope(&job.ticket.repo) == life.scope
             });
             if let Some(job) = has {
                 self.took(source, (id, life), &job.ticket);
@@ -444,9 +448,10 @@ impl Source {
     }
 
     /// Requests so far that counted.
-    fn spent(&self) -> u64 {
+    pub(super) fn spent(&self) -> u64 {
         let report = self.client.report();
-        report.requests - report.unchanged
+        // The answer to a request that was counted before may come in between.
+        report.requests.saturating_sub(report.unchanged)
     }
 
     /// The labels that all pull requests of a run have, where trust looks at them.

@@ -15,7 +15,7 @@ pub(super) use attend::taken;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,12 @@ struct Now {
     is_open: bool,
     /// Runs that are looked at.
     runs: BTreeSet<(Repo, u64)>,
+    /// Those of them that a message told of since they were looked at last.
+    fresh: BTreeSet<(Repo, u64)>,
+    /// When all of them were looked at.
+    asked: Option<Instant>,
+    /// How long not to look at all of them again, so that GitHub's limit lasts.
+    pace: Duration,
     /// Those of them that GitHub did not tell of when they were looked at last.
     unseen: BTreeSet<(Repo, u64)>,
     /// Whether it has jobs that are not known here.
@@ -247,8 +253,15 @@ impl Set {
             return Err(SetError::Labels(dropped));
         }
         if let Some((id, old)) = saved(&self.file).session {
-            self.tenant.close_session(id, &old).await?;
-            info!(set = self.name, "ended the session that this host had before");
+            match self.tenant.close_session(id, &old).await {
+                Ok(()) => info!(set = self.name, "ended the session that this host had before"),
+                // Whether it is in the way is told when another is opened.
+                Err(error) => warn!(
+                    set = self.name,
+                    error = crate::chain(&error),
+                    "could not end the session that this host had before"
+                ),
+            }
         }
         let session = match self.tenant.open_session(set.id, &self.owner).await {
             Ok(session) => session,

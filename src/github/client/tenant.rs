@@ -24,6 +24,7 @@ use super::call::{Call, Reply};
 use super::error::{ClientError, Oddity};
 use super::transport::{Outgoing, Transport};
 use super::{Client, DEADLINE, unix_s};
+use crate::github::limits::{Verdict, verdict};
 use crate::github::scale_set::{Trouble, web_address};
 use crate::github::secret::Secret;
 use crate::github::ticket::Scope;
@@ -33,6 +34,9 @@ pub(crate) const LONG_POLL: Duration = Duration::from_secs(65);
 
 /// How long before its end the tenant's token is no longer used, as `actions/scaleset` has it.
 const MARGIN: Duration = Duration::from_secs(60);
+
+/// How long a token is used at the most, whatever it says.
+const AT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a token is used that does not say when it ends.
 const UNSAID: Duration = Duration::from_secs(5 * 60);
@@ -296,7 +300,7 @@ impl Tenant {
         let Registered { url, token } = reply.json()?;
         let now_unix_s = self.client.state().github_unix_s(unix_s());
         let life = ends_unix_s(token.expose()).map_or(UNSAID + MARGIN, |ends| {
-            Duration::from_secs(ends.saturating_sub(now_unix_s))
+            Duration::from_secs(ends.saturating_sub(now_unix_s)).min(AT_MOST)
         });
         tracing::debug!(scope = %self.scope, life_s = life.as_secs(), "the service of scale sets gave a token");
         Ok(Admin {
@@ -353,10 +357,19 @@ impl Tenant {
 
 /// What an answer that is no success means.
 fn refused(answer: &Answer, asked: &str, token: &Secret) -> Refused {
+    let error = match verdict(&answer.told(), 0) {
+        // No refusal of what was asked: a job that was acquired is nobody else's to run.
+        Verdict::Wait(wait) => ClientError::Limited {
+            asked: asked.to_owned(),
+            until: Instant::now() + wait,
+            wait,
+        },
+        Verdict::Free => answer.error(asked, Some(token.expose())),
+    };
     Refused {
         status: Some(answer.status.as_u16()),
         trouble: answer.trouble(),
-        error: answer.error(asked, Some(token.expose())),
+        error,
     }
 }
 

@@ -156,6 +156,8 @@ impl Daemon {
         if let Some(life) = source.sight().lives.get_mut(id) {
             self.took(source, (id, life), ticket);
         }
+        // GitHub's own word may come later, and another job may need a runner now.
+        source.wake();
     }
 
     /// Counts and tells that a job was stopped before its first step.

@@ -14,12 +14,15 @@ use tracing::{debug, info, warn};
 use super::{Set, SetError};
 use crate::daemon::Daemon;
 use crate::daemon::github::Source;
-use crate::github::client::{ClientError, Refused};
+use crate::github::client::{ClientError, Refused, Retry};
 use crate::github::demand::{Held, Ours, Stage, Waiting, unknown};
 use crate::github::scale_set::{Backoff, Heard, Message, Session, choose, heard};
 use crate::github::seen::{JobSeen, Rules};
 use crate::github::ticket::Scope;
 use crate::job::Repo;
+
+/// The shortest time from one long poll that told nothing to the next, whatever its server takes for long.
+const AT_LEAST: Duration = Duration::from_secs(1);
 
 /// How soon offers are looked at again that something was in the way of.
 const SOON: Duration = Duration::from_secs(2);
@@ -79,6 +82,7 @@ impl Daemon {
         let mut last = 0;
         loop {
             self.settle(source, set).await;
+            let begun = Instant::now();
             let heard = match self.hear(source, set, (last, &mut news)).await {
                 Ok(heard) => heard,
                 Err(Refused { status, error, .. }) => {
@@ -96,11 +100,14 @@ impl Daemon {
                 info!(scope = %set.scope, "the scale set is consumed again");
             }
             source.sight().asked = Some(SystemTime::now());
-            if let Some(message) = heard {
-                last = message.message_id;
-                if let Err(error) = set.take(source, &message).await {
-                    return error;
+            match heard {
+                Some(message) => {
+                    last = message.message_id;
+                    if let Err(error) = set.take(source, &message).await {
+                        return error;
+                    }
                 }
+                None => tokio::time::sleep(AT_LEAST.saturating_sub(begun.elapsed())).await,
             }
         }
     }
@@ -151,6 +158,7 @@ impl Daemon {
     /// Makes things as they should be, from how they stand: what is offered is acquired or not, and runners are made or
     /// withdrawn.
     async fn settle(self: &Arc<Self>, source: &Source, set: &Set) {
+        let before = source.spent();
         source.look_at_runs(set, &self.rules(source)).await;
         self.observe(source);
         self.act(source, &set.scope).await;
@@ -161,8 +169,11 @@ impl Daemon {
             source.follow(set);
             self.observe(source);
             self.act(source, &set.scope).await;
+        } else {
+            source.forget();
         }
-        source.forget();
+        let spent = source.spent().saturating_sub(before);
+        set.now().pace = source.client.pace(spent);
         self.tell();
     }
 
@@ -172,7 +183,8 @@ impl Daemon {
         let missing = unknown(&waiting, &ours, set.wanted(taken(&ours)));
         let mut now = set.now();
         now.missing = missing > 0;
-        now.missing && now.looked.is_none_or(|at| at.elapsed() >= source.config.poll)
+        let wait = source.config.poll.max(now.pace);
+        now.missing && now.looked.is_none_or(|at| at.elapsed() >= wait)
     }
 
     /// Acquires what is offered, trusted and has a place; gives what has not.
@@ -250,8 +262,13 @@ impl Set {
                 now.statistics = statistics;
                 now.acquired = 0;
             }
-            now.runs
-                .extend(news.runs.into_iter().filter(|(repo, _)| is_served(repo)));
+            let told: Vec<_> = news
+                .runs
+                .into_iter()
+                .filter(|(repo, _)| is_served(repo))
+                .collect();
+            now.runs.extend(told.iter().cloned());
+            now.fresh.extend(told);
             let offers: Vec<_> = news
                 .offers
                 .into_iter()
@@ -332,17 +349,24 @@ impl Set {
 }
 
 impl Source {
-    /// Looks at the runs that messages told of, or that something is on offer of.
+    /// Looks at the runs that a message has just told of, or that something is on offer of; at all that messages told of as
+    /// often as the poller looks.
     async fn look_at_runs(&self, set: &Set, rules: &Rules<'_>) {
         let runs: BTreeSet<(Repo, u64)> = {
-            let now = set.now();
-            let offered = now
-                .offers
-                .values()
-                .map(|(offer, _)| (offer.repo.clone(), offer.run));
-            now.runs.iter().cloned().chain(offered).collect()
+            let mut now = set.now();
+            let wait = self.config.poll.max(now.pace);
+            let fresh = std::mem::take(&mut now.fresh);
+            let mut runs = if now.asked.is_none_or(|at| at.elapsed() >= wait) {
+                now.asked = Some(Instant::now());
+                now.runs.clone()
+            } else {
+                fresh
+            };
+            let offered = now.offers.values();
+            runs.extend(offered.map(|(offer, _)| (offer.repo.clone(), offer.run)));
+            now.unseen.retain(|at| !runs.contains(at));
+            runs
         };
-        let mut unseen = BTreeSet::new();
         for at in runs {
             let (repo, run) = &at;
             let found = self.ask_run(repo, *run, rules).await;
@@ -357,13 +381,23 @@ impl Source {
                     all.retain(|job| job.ticket.run != *run);
                     all.extend(jobs);
                 }
+                Err(error) if error.retry() == Retry::Never => {
+                    // It may never be told of again, and what it offers stays for others.
+                    sight.fails(repo.as_str(), &error);
+                    if let Some(jobs) = sight.jobs.get_mut(repo) {
+                        jobs.retain(|job| job.ticket.run != *run);
+                    }
+                    let mut now = set.now();
+                    now.offers
+                        .retain(|_, (offer, _)| (&offer.repo, offer.run) != (repo, *run));
+                    now.runs.remove(&at);
+                }
                 Err(error) => {
                     sight.fails(repo.as_str(), &error);
-                    unseen.insert(at);
+                    set.now().unseen.insert(at);
                 }
             }
         }
-        set.now().unseen = unseen;
     }
 
     /// Asks for the jobs of a run, which there may be none of any more.
@@ -392,7 +426,8 @@ impl Source {
         let now = Instant::now();
         let due = self.sight().claims.next(now);
         let state = set.now();
-        let look = (state.missing || !state.unseen.is_empty()).then_some(self.config.poll);
+        let is_due = state.missing || !state.unseen.is_empty() || !state.runs.is_empty();
+        let look = is_due.then_some(self.config.poll.max(state.pace));
         let offers = state.is_open.then_some(SOON.min(self.config.poll));
         let waits = look.into_iter().chain(offers);
         due.into_iter().chain(waits.map(|wait| now + wait)).min()
