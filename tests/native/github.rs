@@ -174,17 +174,7 @@ fn a_forks_job_that_steals_a_native_runner_is_stopped_before_its_first_step() {
 fn a_matrix_of_eight_jobs_uses_every_slot_and_each_job_runs_once() {
     let forge = Forge::start("", "");
     let run = forge.hub.matrix("acme/app", 8, &LABELS);
-    let jobs = forge.hub.jobs_of(run);
-    for job in &jobs {
-        assert_eq!(forge.conclusion(*job), "success");
-        assert_eq!(forge.hub.job(*job).handed_out, 1);
-    }
-    forge.settled();
-    let ran = forge
-        .jobs()
-        .into_iter()
-        .filter(|row| matches!(row.outcome, Some(Outcome::Ran { .. })));
-    assert_eq!(ran.count(), 8);
+    forge.each_ran_once(&forge.hub.jobs_of(run));
 }
 
 #[test]

@@ -66,6 +66,18 @@ impl Forge {
         })
     }
 
+    /// Waits until each of these jobs has ended well, given to one runner, and nothing else was run.
+    #[track_caller]
+    pub(crate) fn each_ran_once(&self, jobs: &[u64]) {
+        for job in jobs {
+            assert_eq!(self.conclusion(*job), "success");
+            assert_eq!(self.hub.job(*job).handed_out, 1);
+        }
+        self.settled();
+        let ran = |row: &JobRow| matches!(row.outcome, Some(Outcome::Ran { .. }));
+        assert_eq!(self.jobs().into_iter().filter(ran).count(), jobs.len());
+    }
+
     /// Waits until the daemon has written down that a job may not run here; why.
     #[track_caller]
     pub(crate) fn refusal(&self, job: u64) -> String {

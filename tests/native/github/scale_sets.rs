@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ephemerd::job::ledger::JobRow;
 use ephemerd::job::{JobId, Outcome};
 use serde_json::json;
 
@@ -112,17 +113,7 @@ fn a_forks_job_is_not_acquired_and_holds_nobody() {
 fn a_matrix_that_is_larger_than_the_host_runs_each_job_once() {
     let forge = start();
     let run = forge.hub.matrix("acme/app", 6, &LABELS);
-    let jobs = forge.hub.jobs_of(run);
-    for job in &jobs {
-        assert_eq!(forge.conclusion(*job), "success");
-        assert_eq!(forge.hub.job(*job).handed_out, 1);
-    }
-    forge.settled();
-    let ran = forge
-        .jobs()
-        .into_iter()
-        .filter(|row| matches!(row.outcome, Some(Outcome::Ran { .. })));
-    assert_eq!(ran.count(), 6);
+    forge.each_ran_once(&forge.hub.jobs_of(run));
 }
 
 #[test]
@@ -494,6 +485,57 @@ fn a_runners_name_that_is_taken_is_rolled_again_at_once() {
     assert_eq!(forge.conclusion(job), "success");
     forge.settled();
     assert_eq!(forge.made_for(job).len(), 1);
+}
+
+#[test]
+fn a_limit_of_the_service_is_waited_out_and_gives_no_job_up() {
+    let forge = start();
+    forge
+        .hub
+        .inject("POST /_tenant/*/generatejitconfig", 1, Fault::TooMany(30));
+    let job = push(&forge.hub, &["true"]);
+    wait_for("the wait for the limit", || {
+        let status = status(&forge);
+        (status.contains("held: acme/app") && status.contains("tried again in")).then_some(())
+    });
+    let reasons: Vec<_> = forge
+        .made_for(job)
+        .into_iter()
+        .filter_map(|row| row.outcome)
+        .collect();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    assert!(!reasons[0].to_string().contains("blocked"), "{reasons:?}");
+    forge.hub.cancel(forge.hub.job(job).run);
+    forge.settled();
+}
+
+#[test]
+fn a_message_asks_for_the_runs_that_it_names_and_for_no_others() {
+    let forge = serve(hub(), "poll = \"60s\"\nidle_poll = \"60s\"\n");
+    consumed(&forge);
+    let long = push(&forge.hub, &["while [ ! -e ~/go ]; do sleep 0.05; done"]);
+    let row = wait_for("the job that runs", || {
+        let taken = |row: &JobRow| row.github.as_ref().is_some_and(|at| at.taken.is_some());
+        forge.made_for(long).into_iter().find(taken)
+    });
+    let run = format!("/runs/{}", forge.hub.job(long).run);
+    let quiet = asked(&forge.hub, "GET", "/_tenant/message");
+    wait_for("the last news of it", || {
+        (asked(&forge.hub, "GET", "/_tenant/message") >= quiet + 2).then_some(())
+    });
+    let before = asked(&forge.hub, "GET", &run);
+    assert!(before > 0);
+    for _ in 0..4 {
+        let job = push(&forge.hub, &["true"]);
+        assert_eq!(forge.conclusion(job), "success");
+    }
+    let after = asked(&forge.hub, "GET", &run);
+    // All runs are looked through once, at the most, for a job that is not known here yet: the run and its jobs.
+    assert!(after <= before + 2, "{before} and then {after}");
+    let native = forge.daemon().site().data_dir.join("native");
+    std::fs::write(native.join(row.id.as_str()).join("home/go"), "").unwrap();
+    assert_eq!(forge.conclusion(long), "success");
+    forge.settled();
 }
 
 #[test]
