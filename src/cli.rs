@@ -20,6 +20,7 @@ pub mod run;
 pub mod semantics;
 pub mod submit;
 pub mod table;
+pub mod vm;
 
 use std::process::ExitCode;
 
@@ -73,6 +74,8 @@ pub enum Command {
     Profile(profile::ProfileArgs),
     /// Look at, load and try the rules that keep jobs off the LAN.
     Egress(egress::EgressArgs),
+    /// Look at what guests run in, for jobs that are not trusted with this host.
+    Vm(vm::VmArgs),
     /// Compare this host with what its manifest says it must have, and put it right.
     Provision(provision::ProvisionArgs),
     /// Look at GitHub as far as this host's jobs depend on it.
@@ -87,6 +90,25 @@ pub enum Command {
         /// Where daemon state lives.
         #[arg(long)]
         data_dir: Utf8PathBuf,
+    },
+    /// What tools of guests run under, so that they end with the daemon.
+    #[command(name = "__attend", hide = true)]
+    Attend {
+        /// The user they run as.
+        #[arg(long, requires = "gid")]
+        uid: Option<u32>,
+        /// The group likewise.
+        #[arg(long, requires = "uid")]
+        gid: Option<u32>,
+        /// The tool and its arguments.
+        #[arg(last = true, required = true)]
+        words: Vec<String>,
+    },
+    /// A guest's serial port as standard input and output.
+    #[command(name = "__channel", hide = true)]
+    Channel {
+        /// The socket of the port.
+        socket: Utf8PathBuf,
     },
     /// The first program inside a sandbox of macOS; started by the warden.
     #[command(name = "__confined", hide = true)]
@@ -120,6 +142,9 @@ impl Command {
             Self::Provision(args) => args.only_answers(),
             Self::Host(_)
             | Self::Warden { .. }
+            | Self::Attend { .. }
+            | Self::Channel { .. }
+            | Self::Vm(_)
             | Self::Confined
             | Self::Probe(_)
             | Self::Look(_)
@@ -174,6 +199,15 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         Command::Config(args) => config::run(args, path),
         Command::Warden { data_dir } => {
             crate::warden::serve::serve(data_dir, host)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Vm(args) => vm::run(args, host, load(path)?),
+        Command::Attend { uid, gid, words } => {
+            let code = crate::host::command::attend::attend(words, (*uid).zip(*gid))?;
+            Ok(ExitCode::from(code))
+        }
+        Command::Channel { socket } => {
+            crate::host::command::attend::channel(socket)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Confined => Ok(ExitCode::from(crate::sandbox::seatbelt::confined::run()?)),

@@ -34,6 +34,7 @@ use crate::host::Os;
 use crate::job::Repo;
 use crate::profile::Posture;
 use crate::sandbox::Axis;
+use crate::vm::VmConfig;
 use crate::workspace::homebrew;
 
 /// Everything `ephemerd.toml` says, with defaults filled in.
@@ -51,6 +52,8 @@ pub struct Config {
     pub egress: Egress,
     /// `[github]`, where it names a repository or an organisation.
     pub github: Option<GitHub>,
+    /// `[vm]`
+    pub vm: VmConfig,
     /// `[control]`
     pub control: Control,
     /// `[log]`
@@ -372,9 +375,9 @@ pub enum LogLevel {
 }
 
 impl Config {
-    /// Whether jobs can be sent to a VM; they cannot, because no key configures a VM backend.
-    pub const fn has_vm_backend(&self) -> bool {
-        false
+    /// Whether jobs can be sent to a VM: a backend is configured.
+    pub fn has_vm_backend(&self) -> bool {
+        !self.vm.backends.is_empty()
     }
 }
 

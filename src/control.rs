@@ -10,6 +10,7 @@ pub mod server;
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::github::GitHubReport;
+use crate::daemon::vm::VmReport;
 use crate::job::ledger::{JobRow, Transition};
 use crate::job::{JobId, JobSpec, Repo};
 use crate::provision::question::{self, Question};
@@ -141,6 +142,9 @@ pub struct StatusReport {
     /// How things stand with GitHub, where jobs come from there.
     #[serde(default)]
     pub github: Option<GitHubReport>,
+    /// How things stand with guests, where a backend is configured.
+    #[serde(default)]
+    pub vm: Option<VmReport>,
 }
 
 /// How a slot is.

@@ -12,6 +12,7 @@ pub mod github;
 pub mod look;
 pub mod queue;
 pub mod start;
+pub mod vm;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ use gate::{Gate, GateError};
 use github::Source;
 use look::{Eyes, LookError};
 use queue::Queue;
+use vm::{Guests, Vms};
 
 /// How often the daemon sees whether a check gets too old.
 const RECHECK_EVERY: Duration = Duration::from_secs(60);
@@ -56,6 +58,10 @@ pub struct Daemon {
     program: Utf8PathBuf,
     /// Where jobs come from besides the control socket.
     source: Option<Source>,
+    /// What guests are made in, where a backend is configured.
+    guests: Option<Guests>,
+    /// Why no native job can run here, where that is so.
+    only_guests: Option<String>,
     /// Ends what looks when everything ends.
     ending: CancellationToken,
     state: Mutex<State>,
@@ -70,6 +76,7 @@ struct State {
     /// What goes on in each slot that is not free.
     taken: BTreeMap<u32, SlotNow>,
     running: BTreeMap<JobId, CancellationToken>,
+    vms: Vms,
     draining: bool,
     stopping: bool,
 }
@@ -77,7 +84,9 @@ struct State {
 impl State {
     /// Whether a job runs, or one of ours that looks.
     fn is_at_work(&self) -> bool {
-        !self.running.is_empty() || self.taken.values().any(|now| matches!(now, SlotNow::Looking {}))
+        !self.running.is_empty()
+            || self.vms.is_at_work()
+            || self.taken.values().any(|now| matches!(now, SlotNow::Looking {}))
     }
 }
 
@@ -92,6 +101,7 @@ impl Daemon {
         slots: Vec<Slot>,
         gate: Gate,
         (program, source): (Utf8PathBuf, Option<Source>),
+        (guests, only_guests): (Option<Guests>, Option<String>),
     ) -> Result<Arc<Self>, LedgerError> {
         let mut state = State::default();
         for quarantined in pipeline.ledger.quarantined()? {
@@ -109,6 +119,8 @@ impl Daemon {
             gate,
             program,
             source,
+            guests,
+            only_guests,
             ending: CancellationToken::new(),
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
@@ -183,6 +195,7 @@ impl Daemon {
                 self.end_unstarted(&id, Outcome::Cancelled);
                 None
             }
+            Err(GateError::Shut(why)) if !self.is_of_source(&id) && self.fall_back(&id, &spec, &why) => None,
             Err(error) => {
                 let reason = crate::chain(&error);
                 if let Some(source) = &self.source {
@@ -205,6 +218,11 @@ impl Daemon {
             source.over(&id);
         }
         self.free(&slot, unusable);
+    }
+
+    /// Whether a job came from elsewhere than the control socket.
+    fn is_of_source(&self, id: &JobId) -> bool {
+        self.source.as_ref().is_some_and(|source| source.has(id))
     }
 
     /// Enters a job of GitHub's that is to run here.
@@ -408,7 +426,11 @@ impl Daemon {
             for cancel in state.running.values() {
                 cancel.cancel();
             }
-            std::iter::from_fn(|| state.queue.pop()).collect()
+            state.vms.cancel_all();
+            let for_guests = state.vms.drain();
+            std::iter::from_fn(|| state.queue.pop())
+                .chain(for_guests)
+                .collect()
         };
         self.wake_source();
         for job in waiting {

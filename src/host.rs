@@ -31,6 +31,13 @@ use serde::{Deserialize, Serialize};
 use crate::workspace::homebrew;
 use crate::workspace::place::RUNNER_PLACES;
 
+/// The memory of this host, in bytes (sysconf(3), `_SC_PHYS_PAGES`); 0 when the system does not tell.
+pub fn total_memory_byte() -> u64 {
+    // SAFETY: takes a number and returns one.
+    let asked = |name| u64::try_from(unsafe { libc::sysconf(name) }).unwrap_or_default();
+    asked(libc::_SC_PHYS_PAGES).saturating_mul(asked(libc::_SC_PAGESIZE))
+}
+
 /// An operating system ephemerd runs on. A parameter wherever a decision depends on it, so that both answers
 /// are tested on either system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

@@ -379,6 +379,13 @@ pub enum Acquisition {
     },
     /// The file of the job's sandbox profile; the path follows from the job id.
     Profile,
+    /// A guest of the job's: its disk, its processes and its folder. Undone by [`crate::vm::drive`], not by the warden.
+    Vm {
+        /// The backend that makes and removes it.
+        backend: String,
+        /// Its name.
+        name: String,
+    },
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub mod provision;
 pub mod sandbox;
 pub mod slot;
 pub mod trust;
+pub mod vm;
 pub mod warden;
 pub mod workspace;
 

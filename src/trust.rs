@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::vm::VmChoice;
+
 pub use pattern::{Pattern, PatternError, branch_matches};
 pub use rules::decide;
 
@@ -92,6 +94,10 @@ pub struct TrustRule {
     pub route: Route,
     /// What must hold for `route` when that is native; the configuration refuses conditions on other routes.
     pub conditions: Conditions,
+    /// Where a native job goes that this host cannot take, for a reason that is the host's.
+    pub fallback: DefaultRoute,
+    /// What guests of its jobs are like.
+    pub vm: VmChoice,
 }
 
 impl TrustRule {
@@ -149,4 +155,27 @@ pub struct Decision {
     pub rule: String,
     /// Every consideration, in order.
     pub chain: Vec<String>,
+    /// Where a native job goes that this host cannot take.
+    #[serde(skip)]
+    pub fallback: Option<DefaultRoute>,
+    /// What the job's guest is like, should it get one.
+    #[serde(skip)]
+    pub vm: VmChoice,
+}
+
+impl Decision {
+    /// The decision for a native job that this host cannot take, because of `why`.
+    pub fn fall_back(mut self, why: &str, vm_backend: bool) -> Self {
+        self.chain
+            .push(format!("not native: {}", why.lines().next().unwrap_or(why)));
+        if self.fallback == Some(DefaultRoute::Vm) && vm_backend {
+            self.route = Route::Vm;
+            self.reason = format!("{} falls back to vm: {why}", self.rule);
+            self.chain.push(format!("{} falls back to vm", self.rule));
+        } else {
+            self.route = Route::Refuse;
+            self.reason = why.to_owned();
+        }
+        self
+    }
 }

@@ -124,7 +124,7 @@ impl Ground {
             assumed.push("this is for another system; its addresses and resolvers are not known here");
             Surroundings::default()
         };
-        let slots = start::slots(config, Some(&found));
+        let slots = start::egress_slots(config, start::slots(config, Some(&found)));
         Ok(Self {
             policy: Policy::new(&config.egress, &config.host.account, &slots, &around),
             slots,

@@ -106,6 +106,8 @@ async fn run_one(
     }
     let Started {
         mut pipeline,
+        room: _,
+        only_guests: _,
         slots,
         recovered,
         notes,

@@ -13,6 +13,7 @@ use super::table::{fit_terminal, table};
 use crate::control::client::ask;
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
 use crate::daemon::github::GitHubReport;
+use crate::daemon::vm::{KindReport, VmReport};
 use crate::egress::EgressReport;
 use crate::github::ticket::{AtGitHub, Ticket};
 use crate::host::Os;
@@ -186,8 +187,21 @@ fn between(from: Option<u64>, to: Option<u64>) -> String {
 /// Jobs as a table, the newest last, where a terminal shows it.
 fn job_table(jobs: &[JobRow]) -> String {
     let head = [
-        "JOB", "REPO", "EVENT", "ROUTE", "SLOT", "ACCOUNT", "STATE", "QUEUE", "PREPARE", "RUN", "SCRUB",
-        "LEFT", "GITHUB", "REASON",
+        "JOB",
+        "REPO",
+        "EVENT",
+        "ROUTE",
+        "ISOLATION",
+        "SLOT",
+        "ACCOUNT",
+        "STATE",
+        "QUEUE",
+        "PREPARE",
+        "RUN",
+        "SCRUB",
+        "LEFT",
+        "GITHUB",
+        "REASON",
     ];
     let row = |job: &JobRow| {
         // A long reason stands in the last column, whoever gave it.
@@ -207,6 +221,7 @@ fn job_table(jobs: &[JobRow]) -> String {
             job.repo.to_string(),
             job.event.clone(),
             job.route.as_str().into(),
+            fence_of(job),
             job.slot.map_or("-".into(), |slot| slot.to_string()),
             job.account.clone().unwrap_or_else(|| "-".into()),
             state,
@@ -220,6 +235,15 @@ fn job_table(jobs: &[JobRow]) -> String {
         ]
     };
     table(head, &jobs.iter().rev().map(row).collect::<Vec<_>>())
+}
+
+/// How strong the fence was that a job had, and whose it was.
+fn fence_of(job: &JobRow) -> String {
+    match (job.isolation, &job.backend) {
+        (Some(isolation), Some(backend)) => format!("{} ({backend})", isolation.as_str()),
+        (Some(isolation), None) => isolation.as_str().into(),
+        (None, _) => "-".into(),
+    }
 }
 
 /// The run of the job that ran, with its pull request.
@@ -239,6 +263,7 @@ fn tell(story: &Story) -> String {
         format!("repo     {} ({})", job.repo, job.event),
         format!("command  {}", job.command.join(" ")),
         format!("route    {}: {}", job.route.as_str(), job.reason),
+        format!("fence    {}", fence_of(job)),
         format!(
             "slot     {}",
             job.slot.map_or("-".into(), |slot| slot.to_string())
@@ -376,6 +401,31 @@ fn github_text(report: &GitHubReport) -> String {
     lines.join("\n") + "\n"
 }
 
+/// How things stand with guests.
+fn vm_text(report: &VmReport) -> String {
+    let mut lines = vec![];
+    for kind in &report.kinds {
+        let KindReport {
+            guest,
+            permits,
+            running,
+            queued,
+            blocked,
+            lost,
+        } = kind;
+        let (running, queued) = (running.len(), queued.len());
+        lines.push(format!(
+            "guests {guest}: {running} of {permits} running, {queued} queued\n"
+        ));
+        lines.extend(blocked.iter().map(|why| format!("  blocked: {why}\n")));
+        lines.extend(
+            lost.iter()
+                .map(|what| format!("  not removed, its permit is held: {what}\n")),
+        );
+    }
+    lines.concat()
+}
+
 fn status_text(status: &StatusReport) -> String {
     let StatusReport {
         version,
@@ -387,6 +437,7 @@ fn status_text(status: &StatusReport) -> String {
         axes,
         shut,
         github,
+        vm,
     } = status;
     let row = |slot: &SlotReport| {
         let now = match &slot.now {
@@ -403,8 +454,9 @@ fn status_text(status: &StatusReport) -> String {
         .map(|why| format!("no job is let through: {why}\n"))
         .unwrap_or_default();
     let github = github.as_ref().map(github_text).unwrap_or_default();
+    let vm = vm.as_ref().map(vm_text).unwrap_or_default();
     format!(
-        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{shut}{}queued: {}\n{github}{}",
+        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{shut}{}queued: {}\n{vm}{github}{}",
         table(
             ["SLOT", "ACCOUNT", "NOW"],
             &slots.iter().map(row).collect::<Vec<_>>()

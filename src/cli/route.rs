@@ -5,12 +5,15 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use serde::Serialize;
 
 use super::Format;
 use super::origin::OriginArgs;
 use crate::config::Config;
+use crate::config::size::show_size;
 use crate::job::Repo;
 use crate::trust::{Decision, Route, decide};
+use crate::vm::{Isolation, Wanted};
 
 /// The job that is asked about.
 #[derive(Debug, Clone, Args)]
@@ -35,9 +38,51 @@ pub fn run(args: &RouteArgs, config: &Config) -> anyhow::Result<ExitCode> {
         config.has_vm_backend(),
         &args.origin.origin(&args.repo),
     );
-    let text = render(&decision, args.format)?;
+    let code = code(decision.route);
+    let text = render(&answer(decision, config), args.format)?;
     writeln!(io::stdout(), "{text}").context("could not write the answer")?;
-    Ok(ExitCode::from(code(decision.route)))
+    Ok(ExitCode::from(code))
+}
+
+/// Where a job would run, and behind what.
+#[derive(Debug, Serialize)]
+struct Told {
+    #[serde(flatten)]
+    decision: Decision,
+    /// How strong its fence would be, if it ran.
+    isolation: Option<Isolation>,
+    /// The backend of its guest, and the image; why there would be none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<String>,
+}
+
+fn answer(decision: Decision, config: &Config) -> Told {
+    let wanted = (decision.route == Route::Vm).then(|| Wanted::new(&config.vm, &decision.vm));
+    let isolation = match (&wanted, decision.route) {
+        (Some(wanted), _) => wanted.as_ref().ok().map(|wanted| wanted.isolation),
+        (None, Route::Native) => Some(Isolation::Sandbox),
+        (None, Route::Vm | Route::Refuse) => None,
+    };
+    let guest = wanted.map(|wanted| match wanted {
+        Ok(Wanted {
+            backend,
+            image,
+            cpu,
+            memory_byte,
+            disk_byte,
+            ..
+        }) => format!(
+            "{backend}, image `{image}`, {cpu} processors, {} memory, {} disk",
+            show_size(memory_byte),
+            show_size(disk_byte)
+        ),
+        Err(why) => why,
+    });
+    Told {
+        decision,
+        isolation,
+        guest,
+    }
 }
 
 const fn code(route: Route) -> u8 {
@@ -47,24 +92,29 @@ const fn code(route: Route) -> u8 {
     }
 }
 
-fn render(decision: &Decision, format: Format) -> anyhow::Result<String> {
+fn render(told: &Told, format: Format) -> anyhow::Result<String> {
     match format {
-        Format::Json => {
-            serde_json::to_string_pretty(decision).context("could not write the decision as JSON")
-        }
+        Format::Json => serde_json::to_string_pretty(told).context("could not write the decision as JSON"),
         Format::Text => {
             let Decision {
                 route,
                 reason,
                 rule,
                 chain,
-            } = decision;
+                fallback: _,
+                vm: _,
+            } = &told.decision;
             let mut lines = vec![
                 format!("route:  {}", route.as_str()),
                 format!("reason: {reason}"),
                 format!("rule:   {rule}"),
-                "considered:".to_owned(),
             ];
+            lines.extend(
+                told.isolation
+                    .map(|isolation| format!("fence:  {}", isolation.as_str())),
+            );
+            lines.extend(told.guest.iter().map(|guest| format!("guest:  {guest}")));
+            lines.push("considered:".to_owned());
             lines.extend(
                 chain
                     .iter()
@@ -97,7 +147,10 @@ mod tests {
             config.has_vm_backend(),
             &args.origin.origin(&args.repo),
         );
-        (code(decision.route), render(&decision, args.format).unwrap())
+        (
+            code(decision.route),
+            render(&super::answer(decision, &config), args.format).unwrap(),
+        )
     }
 
     #[test]
@@ -108,6 +161,7 @@ mod tests {
         route:  native
         reason: trust.repos."acme/*" sends acme/ios to native
         rule:   trust.repos."acme/*"
+        fence:  sandbox
         considered:
           1. no entry names acme/ios exactly
           2. trust.repos."acme/*" says native
@@ -160,7 +214,8 @@ mod tests {
             "no entry names all of zeta",
             "trust.default says vm",
             "vm is not possible: no VM backend is configured"
-          ]
+          ],
+          "isolation": null
         }
         "#);
     }

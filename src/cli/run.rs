@@ -15,7 +15,9 @@ use crate::daemon::Daemon;
 use crate::daemon::gate::Gate;
 use crate::daemon::github::Source;
 use crate::daemon::start::{Claim, Started, start};
+use crate::daemon::vm::Guests;
 use crate::host::Host;
+use crate::vm::plan::Plan;
 
 /// Runs the daemon until it is told to stop by `SIGTERM` or `SIGINT`.
 ///
@@ -40,6 +42,8 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     let control = config.control.clone();
     let Started {
         pipeline,
+        room,
+        only_guests,
         slots,
         recovered,
         notes,
@@ -52,6 +56,15 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     for note in notes {
         warn!("{note}");
     }
+    if let Some(why) = &only_guests {
+        warn!("no native job can run here, only guests: {why}");
+    }
+    let native = &pipeline.planner.config().native;
+    let guests = room.map(|room| {
+        let total = crate::host::total_memory_byte();
+        let plan = Plan::new(total, native.slots, native.limits.memory_byte, &room.config);
+        Guests { room, plan }
+    });
     let gate = Gate::new(
         host,
         pipeline.planner.config(),
@@ -63,7 +76,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     }
     let planner = &pipeline.planner;
     let source = Source::open(host, planner.config(), (planner.data_dir(), pipeline.root))?;
-    let daemon = Daemon::new(pipeline, slots, gate, (program, source))?;
+    let daemon = Daemon::new(pipeline, slots, gate, (program, source), (guests, only_guests))?;
     let listener = server::listen(&control.socket, &control.admin_group).map_err(|error| {
         anyhow::Error::new(error).context(format!("could not listen on `{}`", control.socket))
     })?;
@@ -73,6 +86,8 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     let mut rechecking = tokio::spawn(async move { rechecking.recheck().await });
     let serving = Arc::clone(&daemon);
     let mut serving = tokio::spawn(async move { serving.serve_github().await });
+    let fetching = Arc::clone(&daemon);
+    let mut fetching = tokio::spawn(async move { fetching.fetch_images().await });
     info!(socket = %control.socket, "ready");
     loop {
         tokio::select! {
@@ -88,6 +103,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
             ),
             ended = &mut rechecking => anyhow::bail!("the host is no longer looked at: {ended:?}"),
             ended = &mut serving => anyhow::bail!("GitHub is no longer asked: {ended:?}"),
+            ended = &mut fetching => anyhow::bail!("images of guests are no longer fetched: {ended:?}"),
             ended = &mut keeping => anyhow::bail!("the egress filter is no longer watched: {ended:?}"),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -102,6 +118,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
         _ = interrupt.recv() => warn!("told to stop again: jobs are killed, the next start scrubs them"),
     }
     rechecking.abort();
+    fetching.abort();
     serving.abort();
     daemon.leave_github().await;
     // To the last job's end; the rules stay.

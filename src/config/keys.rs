@@ -244,7 +244,7 @@ mod tests {
             (vec!["native", "memory"], Some("native.limits.memory")),
             (vec!["log", "lvel"], Some("log.level")),
             (vec!["githob"], Some("github")),
-            (vec!["vm"], None),
+            (vec!["zzz"], None),
         ];
         for (path, expected) in cases {
             assert_eq!(nearest(&path).as_deref(), expected, "{path:?}");

@@ -9,6 +9,7 @@ mod github;
 mod reader;
 mod repos;
 pub(super) mod values;
+mod vm;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -50,6 +51,10 @@ fn config(r: &mut Reader) -> Option<Config> {
     if let (Some(repos), Some(Some(github))) = (&repos, &github) {
         github::refuse_unlike(r, github, repos);
     }
+    let vm = vm::vm(r);
+    if let (Some(trust), Some(vm)) = (&trust, &vm) {
+        vm::refuse_unknown_backends(r, trust, vm);
+    }
     let control = control(r, host.as_ref());
     let format = r.must(&["log", "format"], values::choice);
     let level = r.must(&["log", "level"], values::choice);
@@ -60,6 +65,7 @@ fn config(r: &mut Reader) -> Option<Config> {
         repos: repos?,
         egress: egress?,
         github: github?,
+        vm: vm?,
         control: control?,
         log: Log {
             format: format?,

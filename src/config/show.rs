@@ -1,6 +1,8 @@
 //! The resolved configuration as rows of key, value and origin. The text form is itself a configuration
 //! file: reading it gives the same configuration.
 
+mod vm;
+
 use std::collections::BTreeMap;
 
 use camino::Utf8PathBuf;
@@ -13,7 +15,7 @@ use super::{
     RepoConfig, Serves, Webhook,
 };
 use crate::egress::Destination;
-use crate::trust::{Conditions, Route, TrustConfig, TrustRule};
+use crate::trust::{Conditions, DefaultRoute, Route, TrustConfig, TrustRule};
 
 /// One key of the resolved configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,6 +44,7 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
         repos,
         egress,
         github,
+        vm,
         control,
         log,
     } = &loaded.config;
@@ -70,6 +73,7 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
     if let Some(github) = github {
         rows.github(github);
     }
+    vm::rows_of(&mut rows, vm);
     let Control { socket, admin_group } = control;
     rows.add(&["control", "socket"], quote(socket.as_str()));
     rows.add(&["control", "admin_group"], quote(admin_group));
@@ -153,9 +157,15 @@ impl Rows<'_> {
                 pattern,
                 route,
                 conditions,
+                fallback,
+                vm,
             } = rule;
             let route = quote(route.as_str());
-            let conditions = stated(conditions);
+            let mut conditions = stated(conditions);
+            if *fallback != DefaultRoute::Refuse {
+                conditions.push(format!("fallback = {}", word(fallback)));
+            }
+            conditions.extend(vm::stated(vm));
             let value = if conditions.is_empty() {
                 route
             } else {
@@ -464,6 +474,10 @@ env = { A = "1" }
         egress.loopback = "shared"  # default
         egress.log = false  # default
         egress.on_loss = "stop"  # default
+        vm.macos = 2  # default
+        vm.linux = 2  # default
+        vm.host_memory = "2GiB"  # default
+        vm.capacity_wait = "30m"  # default
         control.socket = "/var/lib/ephemerd/run/ephemerd.sock"  # default
         control.admin_group = "_ephemerd-admin"  # default
         log.format = "text"  # default

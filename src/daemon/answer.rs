@@ -73,8 +73,13 @@ impl Daemon {
                 Ok(Answer::Done {})
             }
             Ask::Resume { slot: None } => {
-                self.state().draining = false;
+                {
+                    let mut state = self.state();
+                    state.draining = false;
+                    state.vms.lift_cordons();
+                }
                 self.pump();
+                self.pump_guests();
                 self.wake_source();
                 Ok(Answer::Done {})
             }
@@ -94,11 +99,21 @@ impl Daemon {
         let config = self.pipeline.planner.config();
         let mut decision = trust::decide(&config.trust, config.has_vm_backend(), &spec.origin);
         if decision.route == Route::Native
-            && let Some(why) = self.gate.why_shut(Some(&spec.origin.repo)).await
+            && let Some(why) = self.why_not_native(&spec.origin.repo).await
         {
-            decision.route = Route::Refuse;
-            decision.reason = why;
+            decision = decision.fall_back(&why, config.has_vm_backend());
         }
+        let wanted = match decision.route {
+            Route::Vm => match self.wanted(&decision) {
+                Ok(wanted) => Some(wanted),
+                Err(why) => {
+                    decision.route = Route::Refuse;
+                    decision.reason = format!("{}, but {why}", decision.reason);
+                    None
+                }
+            },
+            Route::Native | Route::Refuse => None,
+        };
         let now = SystemTime::now();
         let id = self.pipeline.ledger.fresh_id(now).map_err(words)?;
         let entry = Entry {
@@ -110,17 +125,19 @@ impl Daemon {
         };
         self.pipeline.ledger.record(entry, now).map_err(words)?;
         info!(job = %id, repo = %spec.origin.repo, route = ?decision.route, reason = decision.reason, "job taken");
-        if decision.route == Route::Native {
-            let mut state = self.state();
-            state.queue.push(id.clone(), spec.origin.repo.clone());
-            state.specs.insert(id.clone(), spec);
-        } else {
-            self.end_unstarted(
+        match (decision.route, wanted) {
+            (Route::Native, _) => {
+                let mut state = self.state();
+                state.queue.push(id.clone(), spec.origin.repo.clone());
+                state.specs.insert(id.clone(), spec);
+            }
+            (Route::Vm, Some(wanted)) => self.await_guest(id.clone(), spec, wanted),
+            (Route::Vm | Route::Refuse, _) => self.end_unstarted(
                 &id,
                 Outcome::Refused {
                     reason: decision.reason.clone(),
                 },
-            );
+            ),
         }
         self.pump();
         Ok(Answer::Submitted {
@@ -128,6 +145,14 @@ impl Daemon {
             route: decision.route,
             reason: decision.reason,
         })
+    }
+
+    /// Why no native job of `repo` would be let through, as far as that is known without looking.
+    async fn why_not_native(&self, repo: &Repo) -> Option<String> {
+        match &self.only_guests {
+            Some(why) => Some(why.clone()),
+            None => self.gate.why_shut(Some(repo)).await,
+        }
     }
 
     /// Answers as a job of `repo` sees it, whose jobs must be native.
@@ -173,7 +198,11 @@ impl Daemon {
     }
 
     async fn status(&self) -> StatusReport {
-        let shut = self.gate.why_shut(None).await;
+        let shut = match &self.only_guests {
+            Some(why) => Some(why.clone()),
+            None => self.gate.why_shut(None).await,
+        };
+        let vm = self.vm_report();
         let state = self.state();
         let slots = self.slots.values().map(|slot| SlotReport {
             index: slot.index,
@@ -190,6 +219,7 @@ impl Daemon {
             axes: self.axes_now(),
             shut,
             github: self.source.as_ref().map(Source::report),
+            vm,
         }
     }
 
@@ -214,8 +244,11 @@ impl Daemon {
                 cancel.cancel();
                 return Ok(Answer::Done {});
             }
+            if state.vms.cancel_running(job) {
+                return Ok(Answer::Done {});
+            }
             state.specs.remove(job);
-            state.queue.remove(job)
+            state.queue.remove(job) || state.vms.unqueue(job)
         };
         if waited {
             if let Some(source) = &self.source {

@@ -17,7 +17,7 @@ use crate::host::entrance;
 use crate::host::mac::{self, MacError};
 use crate::host::{Host, Os, probe};
 use crate::job::Acquisition;
-use crate::job::ledger::{Ledger, LedgerError};
+use crate::job::ledger::{AcquisitionId, Ledger, LedgerError};
 use crate::job::plan::{MacHomebrew, MacHost, MacSlot, PlanError, Planner, Platform};
 use crate::job::run::{Pipeline, RunError};
 use crate::profile::sbpl::Release;
@@ -25,6 +25,7 @@ use crate::provision::manifest::ManifestError;
 use crate::sandbox::Axis;
 use crate::sandbox::axes::{self, AxisReport, Standing};
 use crate::slot::{Account, Slot};
+use crate::vm::room::Room;
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
 use crate::workspace::{self, WorkspaceError};
@@ -91,6 +92,9 @@ pub enum StartError {
     /// The packet filter cannot be loaded, or does not do what it should.
     #[error(transparent)]
     Egress(#[from] EgressError),
+    /// Guests cannot be made as configured.
+    #[error("guests cannot be made as `[vm]` says: {0}")]
+    Vm(String),
     /// What an earlier process left cannot be torn down.
     #[error(transparent)]
     Recover(#[from] RunError),
@@ -112,6 +116,10 @@ pub struct Started {
     pub pipeline: Pipeline,
     /// The slots that are ours.
     pub slots: Vec<Slot>,
+    /// What guests are made in, where a backend is configured.
+    pub room: Option<Room>,
+    /// Why no native job can run here, where that is so and guests can.
+    pub only_guests: Option<String>,
     /// What was torn down, in words.
     pub recovered: Vec<String>,
     /// What jobs will miss on this host, in words.
@@ -151,7 +159,10 @@ pub async fn start(
 ) -> Result<Started, StartError> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let (reports, accounts) = survey(host, &config);
-    if let Some(reason) = axes::refusal(&reports, &config) {
+    let refusal = axes::refusal(&reports, &config);
+    // Guests need nothing of what native jobs are fenced in with.
+    let only_guests = refusal.filter(|_| config.has_vm_backend() && claim == Claim::Everything);
+    if let (None, Some(reason)) = (&only_guests, axes::refusal(&reports, &config)) {
         return Err(StartError::Axes { reason, reports });
     }
     workspace::prepare_data_dir(&config.host.data_dir, uid.as_raw(), gid.as_raw())?;
@@ -165,7 +176,7 @@ pub async fn start(
         Os::Linux => Platform::Linux,
         Os::MacOs => Platform::MacOs(mac_host(host, program, &all)?),
     };
-    let every = all.clone();
+    let every = egress_slots(&config, all.clone());
     let notes = match &platform {
         Platform::MacOs(mac) if mac.developer_dir.is_none() => vec![NO_DEVELOPER_DIR.to_owned()],
         Platform::Linux | Platform::MacOs(_) => vec![],
@@ -194,17 +205,79 @@ pub async fn start(
         egress: None,
     };
     // Under the rules that it ran under, whatever is left of an earlier process ends first.
-    let mut recovered = recover(&pipeline, &slots, claim).await?;
+    let room = room(host, &pipeline, program)?;
+    let mut recovered = recover(&pipeline, room.as_ref(), &slots, claim).await?;
     recovered.extend(close_entrances(host, pipeline.planner.data_dir(), &slots));
     pipeline.egress = keeper(host, &pipeline, &every)?;
     Ok(Started {
         manifests,
         pipeline,
+        room,
+        only_guests,
         slots,
         recovered,
         notes,
         locks,
     })
+}
+
+/// Guests among what a job holds, with their backends and names; and the rest.
+#[expect(clippy::type_complexity, reason = "taken apart at once")]
+fn apart(
+    open: Vec<(AcquisitionId, Acquisition)>,
+) -> (
+    Vec<(AcquisitionId, String, String)>,
+    Vec<(AcquisitionId, Acquisition)>,
+) {
+    let (mut guests, mut rest) = (vec![], vec![]);
+    for (id, what) in open {
+        match what {
+            Acquisition::Vm { backend, name } => guests.push((id, backend, name)),
+            other => rest.push((id, other)),
+        }
+    }
+    (guests, rest)
+}
+
+/// What guests are made in, where a backend is configured.
+fn room(host: &Host, pipeline: &Pipeline, program: &Utf8Path) -> Result<Option<Room>, StartError> {
+    let config = pipeline.planner.config();
+    if !config.has_vm_backend() {
+        return Ok(None);
+    }
+    let data_dir = pipeline.planner.data_dir();
+    let filtered = config.egress.mode == EgressMode::BlockLan && is_enforced(Axis::Network, &pipeline.axes);
+    let unfiltered = config
+        .vm
+        .backends
+        .iter()
+        .find(|(_, backend)| backend.sends_as_user());
+    if let (Some((name, _)), false) = (unfiltered, filtered) {
+        return Err(StartError::Vm(format!(
+            "guests of `{name}` reach the internet as the account of `vm.user`, and no packet filter keeps that off the LAN\nhint: `ephemerd egress status` says why; or set `network = \"none\"`"
+        )));
+    }
+    crate::vm::room::Room::open(host, config, (data_dir, program))
+        .map(Some)
+        .map_err(StartError::Vm)
+}
+
+/// The slots whose accounts the packet filter knows: those of native jobs, and one for each guest that may send as the
+/// account of `vm.user`.
+pub(crate) fn egress_slots(config: &Config, mut slots: Vec<Slot>) -> Vec<Slot> {
+    let sends = config.vm.backends.values().any(crate::vm::Backend::sends_as_user);
+    let account = config.vm.user.as_deref().and_then(crate::vm::room::account);
+    if let (true, Some(account)) = (sends, account) {
+        let first = u32::try_from(slots.len()).unwrap_or_default() + 1;
+        slots.extend((first..first + config.vm.linux).map(|index| Slot {
+            index,
+            account: account.clone(),
+            // It listens nowhere.
+            first_port: u16::MAX,
+            last_port: u16::MAX,
+        }));
+    }
+    slots
 }
 
 /// The keeper of the packet filter, in the mode that has one. In the mode that is open, rules that are left of another
@@ -382,7 +455,12 @@ fn close_entrances(host: &Host, data_dir: &Utf8Path, slots: &[Slot]) -> Vec<Stri
 
 /// Tears down what earlier processes left: jobs of the slots that are ours, and, for the daemon, jobs that
 /// never got a slot and folders no ledger knows.
-async fn recover(pipeline: &Pipeline, slots: &[Slot], claim: Claim) -> Result<Vec<String>, StartError> {
+async fn recover(
+    pipeline: &Pipeline,
+    room: Option<&Room>,
+    slots: &[Slot],
+    claim: Claim,
+) -> Result<Vec<String>, StartError> {
     let mut report = Vec::new();
     for unfinished in pipeline.ledger.unfinished()? {
         let ours = match &unfinished.slot {
@@ -390,8 +468,18 @@ async fn recover(pipeline: &Pipeline, slots: &[Slot], claim: Claim) -> Result<Ve
             None => claim == Claim::Everything,
         };
         if ours {
+            let (guests, open) = apart(unfinished.open);
+            let of_guests = match room {
+                Some(room) => room.recover(&pipeline.ledger, &guests).await?,
+                None => guests
+                    .iter()
+                    .map(|(_, backend, name)| {
+                        format!("guest {name} of the backend `{backend}`, which is not configured any more")
+                    })
+                    .collect(),
+            };
             let ended = pipeline
-                .recover(&unfinished.id, unfinished.slot.as_ref(), unfinished.open)
+                .recover(&unfinished.id, unfinished.slot.as_ref(), (open, of_guests))
                 .await?;
             let left = if ended.leftovers.is_empty() {
                 "clean".into()
@@ -403,6 +491,9 @@ async fn recover(pipeline: &Pipeline, slots: &[Slot], claim: Claim) -> Result<Ve
     }
     if claim == Claim::OneSlot {
         return Ok(report);
+    }
+    if let Some(room) = room {
+        report.extend(room.sweep().await);
     }
     // After a power cut the ledger may have forgotten its last jobs; their folders tell.
     if let Reply::Folders { jobs } = pipeline.warden.ask(Request::Folders, &[]).await? {

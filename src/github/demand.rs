@@ -214,6 +214,8 @@ pub(super) mod tests {
                 reason: "a fork".to_owned(),
                 rule: String::new(),
                 chain: vec![],
+                fallback: None,
+                vm: crate::vm::VmChoice::default(),
             },
             seen_for: Duration::ZERO,
             standing: Standing::Ready,

@@ -234,6 +234,8 @@ mod tests {
                 pattern: "acme/*".parse().unwrap(),
                 route: Route::Native,
                 conditions: Conditions::default(),
+                fallback: crate::trust::DefaultRoute::Refuse,
+                vm: crate::vm::VmChoice::default(),
             }],
         };
         trust::decide(&config, true, &origin(&run(more), &repo(), &[]).unwrap()).route

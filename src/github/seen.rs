@@ -105,6 +105,8 @@ fn nobodys(repo: &Repo, run: &Run, why: String) -> (Origin, Decision) {
         route: Route::Refuse,
         rule: "no rule".to_owned(),
         chain: vec![why.clone()],
+        fallback: None,
+        vm: crate::vm::VmChoice::default(),
         reason: why,
     };
     (origin, decision)
@@ -130,6 +132,8 @@ mod tests {
                 pattern: "acme/*".parse().unwrap(),
                 route: Route::Native,
                 conditions,
+                fallback: crate::trust::DefaultRoute::Refuse,
+                vm: crate::vm::VmChoice::default(),
             }],
         }
     }

@@ -4,6 +4,8 @@
 //! [`run`] starts it with an environment of our own making, in a process group of its own, and never returns
 //! before that group is dead: neither a hanging tool nor something it left behind outlives the call.
 
+pub mod attend;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -150,7 +152,7 @@ pub fn shell_line(program: &str, args: &[String]) -> String {
 }
 
 /// `word` so that a POSIX shell takes it as one word and changes nothing in it.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {
         word.to_owned()

@@ -28,6 +28,8 @@ use crate::job::state::{DONE, QUEUED, RUNNING, SCRUBBING};
 use crate::job::{Acquisition, JobId, JobSpec, Outcome};
 use crate::slot::Slot;
 use crate::trust::Route;
+use crate::vm::Isolation;
+use crate::vm::life::DELETING;
 
 pub use error::LedgerError;
 use error::failed;
@@ -182,10 +184,10 @@ impl Ledger {
                 .prepare_cached(
                     "UPDATE job SET state = ?2,
                        started_ms = CASE ?2 WHEN ?4 THEN coalesce(started_ms, ?3) ELSE started_ms END,
-                       exited_ms = CASE ?2 WHEN ?5 THEN coalesce(exited_ms, ?3) ELSE exited_ms END
+                       exited_ms = CASE WHEN ?2 IN (?5, ?6) THEN coalesce(exited_ms, ?3) ELSE exited_ms END
                      WHERE id = ?1 AND finished_ms IS NULL",
                 )?
-                .execute(params![id.as_str(), state, ms(now), RUNNING, SCRUBBING])?;
+                .execute(params![id.as_str(), state, ms(now), RUNNING, SCRUBBING, DELETING])?;
             if changed == 1 {
                 pass(tx, id, (state, reason), now)?;
             }
@@ -203,9 +205,60 @@ impl Ledger {
         let known = self.write("record a job's slot", |tx| {
             let changed = tx
                 .prepare_cached(
-                    "UPDATE job SET slot = ?2, claimed_ms = ?3 WHERE id = ?1 AND finished_ms IS NULL",
+                    "UPDATE job SET slot = ?2, claimed_ms = ?3, isolation = ?4 WHERE id = ?1 AND finished_ms IS NULL",
                 )?
-                .execute(params![id.as_str(), Json(slot), ms(now)])?;
+                .execute(params![id.as_str(), Json(slot), ms(now), Word(&Isolation::Sandbox)])?;
+            Ok(changed == 1)
+        })?;
+        open_or(id, known)
+    }
+
+    /// Writes down that a job gets a guest, of which backend and behind which fence. That there is a permit is the
+    /// caller's business.
+    ///
+    /// # Errors
+    ///
+    /// When the job is not there or finished, or the ledger cannot be written.
+    pub fn permit(
+        &self,
+        id: &JobId,
+        (backend, isolation): (&str, Isolation),
+        now: SystemTime,
+    ) -> Result<(), LedgerError> {
+        let known = self.write("record a job's permit", |tx| {
+            let changed = tx
+                .prepare_cached(
+                    "UPDATE job SET claimed_ms = ?2, backend = ?3, isolation = ?4
+                     WHERE id = ?1 AND finished_ms IS NULL",
+                )?
+                .execute(params![id.as_str(), ms(now), backend, Word(&isolation)])?;
+            Ok(changed == 1)
+        })?;
+        open_or(id, known)
+    }
+
+    /// Writes down that a job goes elsewhere than it was first sent, and why.
+    ///
+    /// # Errors
+    ///
+    /// When the job is not there or finished, or the ledger cannot be written.
+    pub fn reroute(
+        &self,
+        id: &JobId,
+        route: Route,
+        reason: &str,
+        now: SystemTime,
+    ) -> Result<(), LedgerError> {
+        let known = self.write("record a job's route", |tx| {
+            let changed = tx
+                .prepare_cached(
+                    "UPDATE job SET route = ?2, reason = ?3, slot = NULL, claimed_ms = NULL, state = ?4
+                     WHERE id = ?1 AND finished_ms IS NULL",
+                )?
+                .execute(params![id.as_str(), Word(&route), reason, QUEUED])?;
+            if changed == 1 {
+                pass(tx, id, (QUEUED, Some(reason)), now)?;
+            }
             Ok(changed == 1)
         })?;
         open_or(id, known)

@@ -102,13 +102,12 @@ pub(crate) fn receiver(pipe: OwnedFd) -> io::Result<Receiver> {
 /// Copies until the end of the pipe; returns how many bytes came, kept or not.
 async fn copy(
     mut from: Receiver,
-    mut to: impl Write + Send + 'static,
+    to: impl Write + Send + 'static,
     limit_byte: u64,
     heard: Option<Heard>,
 ) -> u64 {
     let mut buffer = vec![0; 16 * 1024];
-    let mut came: u64 = 0;
-    let mut broken = false;
+    let mut kept = Kept::new(to, limit_byte);
     loop {
         let got = match from.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
@@ -117,24 +116,53 @@ async fn copy(
         if let Some(heard) = &heard {
             heard(&buffer[..got]);
         }
-        let room = usize::try_from(limit_byte.saturating_sub(came)).unwrap_or(usize::MAX);
-        let was_within = came <= limit_byte;
-        came += u64::try_from(got).unwrap_or_default();
-        if !broken && room > 0 {
+        kept.take(&buffer[..got]);
+    }
+    kept.came
+}
+
+/// What is kept of an output: its beginning, up to the limit.
+#[derive(Debug)]
+pub struct Kept<W> {
+    to: W,
+    limit_byte: u64,
+    /// Bytes that came, kept or not.
+    pub came: u64,
+    broken: bool,
+}
+
+impl<W: Write> Kept<W> {
+    /// Nothing yet, to be written to `to`.
+    pub fn new(to: W, limit_byte: u64) -> Self {
+        Self {
+            to,
+            limit_byte,
+            came: 0,
+            broken: false,
+        }
+    }
+
+    /// Keeps what came, as far as there is room, and says so once when there is not.
+    pub fn take(&mut self, bytes: &[u8]) {
+        let room = usize::try_from(self.limit_byte.saturating_sub(self.came)).unwrap_or(usize::MAX);
+        let was_within = self.came <= self.limit_byte;
+        self.came += u64::try_from(bytes.len()).unwrap_or_default();
+        if !self.broken && room > 0 {
             // A full disk or a closed terminal must not stop the reading, or the job would block.
-            broken = to
-                .write_all(&buffer[..got.min(room)])
-                .and_then(|()| to.flush())
+            self.broken = self
+                .to
+                .write_all(&bytes[..bytes.len().min(room)])
+                .and_then(|()| self.to.flush())
                 .is_err();
         }
-        if was_within && came > limit_byte {
+        if was_within && self.came > self.limit_byte {
+            let limit_byte = self.limit_byte;
             let _ = write!(
-                to,
+                self.to,
                 "\n[ephemerd: output cut here, at the limit of {limit_byte} bytes]\n"
             );
         }
     }
-    came
 }
 
 #[cfg(test)]

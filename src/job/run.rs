@@ -117,7 +117,7 @@ impl Pipeline {
     }
 
     /// Tears down what an earlier process left of a job, from the ledger alone, with the code every job ends
-    /// with.
+    /// with. What is left of its guests is known already.
     ///
     /// # Errors
     /// The ledger cannot be written, or the warden is gone.
@@ -125,13 +125,12 @@ impl Pipeline {
         &self,
         id: &JobId,
         slot: Option<&Slot>,
-        open: Vec<(AcquisitionId, Acquisition)>,
+        (open, of_guests): (Vec<(AcquisitionId, Acquisition)>, Vec<String>),
     ) -> Result<Ended, RunError> {
         let reason = DAEMON_ENDED.to_owned();
-        let (leftovers, usage) = (
-            self.undo(id, slot.map(|slot| &slot.account), &open).await?,
-            Usage::default(),
-        );
+        let usage = Usage::default();
+        let mut leftovers = self.undo(id, slot.map(|slot| &slot.account), &open).await?;
+        leftovers.extend(of_guests);
         let outcome = Outcome::Failed { reason };
         self.settle(id, slot, (&outcome, &leftovers), usage, None)?;
         Ok(Ended {

@@ -136,6 +136,8 @@ mod tests {
             pattern: "acme/*".parse().unwrap(),
             route: Route::Native,
             conditions,
+            fallback: crate::trust::DefaultRoute::Refuse,
+            vm: crate::vm::VmChoice::default(),
         };
         refusal(&rule, origin, &mut Vec::new())
     }

@@ -12,6 +12,7 @@
 use super::checks::refusal;
 use super::{Decision, Pattern, Route, TrustConfig, TrustRule};
 use crate::job::{Origin, Repo};
+use crate::vm::VmChoice;
 
 /// Where the job of `origin` runs, and why. Without a VM backend nothing is routed to a VM: it is refused.
 pub fn decide(config: &TrustConfig, vm_backend: bool, origin: &Origin) -> Decision {
@@ -19,13 +20,13 @@ pub fn decide(config: &TrustConfig, vm_backend: bool, origin: &Origin) -> Decisi
     let mut decision = match find(&config.repos, &origin.repo, &mut chain) {
         None => {
             let why = format!("no entry of trust.repos names {}", origin.repo);
-            by_default(config, &why, chain)
+            by_default(config, &VmChoice::default(), &why, chain)
         }
         Some(rule) if rule.route == Route::Native => match refusal(rule, origin, &mut chain) {
             None => by_rule(rule, &origin.repo, chain),
             Some(failed) => {
                 let why = format!("{} allows native, but {failed}", rule.name());
-                by_default(config, &why, chain)
+                by_default(config, &rule.vm, &why, chain)
             }
         },
         Some(rule) => by_rule(rule, &origin.repo, chain),
@@ -63,10 +64,12 @@ fn by_rule(rule: &TrustRule, repo: &Repo, chain: Vec<String>) -> Decision {
         reason: format!("{name} sends {repo} to {}", rule.route.as_str()),
         rule: name,
         chain,
+        fallback: (rule.route == Route::Native).then_some(rule.fallback),
+        vm: rule.vm.clone(),
     }
 }
 
-fn by_default(config: &TrustConfig, why: &str, mut chain: Vec<String>) -> Decision {
+fn by_default(config: &TrustConfig, vm: &VmChoice, why: &str, mut chain: Vec<String>) -> Decision {
     let route = Route::from(config.default);
     let says = format!("trust.default says {}", route.as_str());
     let reason = format!("{why}; {says}");
@@ -76,6 +79,8 @@ fn by_default(config: &TrustConfig, why: &str, mut chain: Vec<String>) -> Decisi
         reason,
         rule: "trust.default".to_owned(),
         chain,
+        fallback: None,
+        vm: vm.clone(),
     }
 }
 
@@ -104,6 +109,8 @@ mod tests {
             pattern: pattern.parse().unwrap(),
             route,
             conditions,
+            fallback: DefaultRoute::Refuse,
+            vm: VmChoice::default(),
         }
     }
 

@@ -71,6 +71,9 @@ impl Scrub<'_> {
                 Acquisition::Workspace if self.keep => {
                     workspace::keep(self.workspace).map_err(io::Error::other)
                 }
+                Acquisition::Vm { name, .. } => Err(io::Error::other(format!(
+                    "guest {name} is not the warden's to remove"
+                ))),
                 Acquisition::Workspace => {
                     if self.host.os == Os::Linux {
                         let places = &self.host.runner_places;

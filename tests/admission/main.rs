@@ -175,6 +175,8 @@ fn root_a_forged_runner_gets_through_the_door_and_no_further() {
         reason: "trusted".to_owned(),
         rule: "trust.repos.\"o/r\"".to_owned(),
         chain: vec![],
+        fallback: None,
+        vm: Default::default(),
     };
     let repo = "o/r".parse().unwrap();
     let runner = Runner {

@@ -94,6 +94,18 @@ fn the_empty_file_is_the_defaults() {
         "on_loss": "stop"
       },
       "github": null,
+      "vm": {
+        "user": null,
+        "macos": 2,
+        "linux": 2,
+        "host_memory_byte": 2147483648,
+        "capacity_wait": {
+          "secs": 1800,
+          "nanos": 0
+        },
+        "backend": null,
+        "backends": {}
+      },
       "control": {
         "socket": "/var/lib/ephemerd/run/ephemerd.sock",
         "admin_group": "_ephemerd-admin"
@@ -194,9 +206,9 @@ fn an_unknown_key_is_told_with_its_place_and_the_nearest_known_one() {
 
 #[test]
 fn a_section_that_does_not_exist_is_an_error() {
-    insta::assert_snapshot!(wrong("[vm]\nbackend = \"tart\"\n[egress]\nproxy = \"10.0.0.5\"\n"), @r"
+    insta::assert_snapshot!(wrong("[qqq]\nbackend = \"tart\"\n[egress]\nproxy = \"10.0.0.5\"\n"), @"
     the configuration has 2 errors
-    e.toml:1:2: unknown key `vm`
+    e.toml:1:2: unknown key `qqq`
     hint: `ephemerd config show` lists every key that is set or has a default
     e.toml:4:1: unknown key `egress.proxy`
     hint: `ephemerd config show` lists every key that is set or has a default

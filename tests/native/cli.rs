@@ -156,6 +156,7 @@ fn route_tells_where_and_why() {
     route:  native
     reason: trust.repos."acme/*" sends acme/web to native
     rule:   trust.repos."acme/*"
+    fence:  sandbox
     considered:
       1. no entry names acme/web exactly
       2. trust.repos."acme/*" says native
@@ -183,7 +184,8 @@ fn route_tells_where_and_why() {
         "no entry names zeta/x exactly",
         "no entry names all of zeta",
         "trust.default says refuse"
-      ]
+      ],
+      "isolation": null
     }
     (exit code 1)
     "#);

@@ -28,3 +28,4 @@ mod provision;
 mod recovery;
 mod suite;
 mod unprivileged;
+mod vm;

@@ -9,13 +9,14 @@ const HOMEBREW: Kind = Kind::Choice(&["own", "shared-read-only", "none"]);
 const PORTS: Kind = Kind::Numbers { min: 1, max: 65535 };
 const MANIFEST: Kind = Kind::Text("manifest's name or absolute path");
 const TEXT: Kind = Kind::Text("text");
+const ARGV: Kind = Kind::List("words");
 
 const fn from(min: u32) -> Kind {
     Kind::Number { min, max: u32::MAX }
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 71] = [
+pub const KEYS: [Key; 114] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -204,6 +205,42 @@ pub const KEYS: [Key; 71] = [
         kind: Kind::List("branch patterns"),
         default: None,
         doc: "Pushed or base branches that may be native; every branch when not set.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.fallback",
+        kind: Kind::Choice(&["vm", "refuse"]),
+        default: Some("\"refuse\""),
+        doc: "Where a native job goes that this host cannot take: it lacks something, or cannot enforce it.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.backend",
+        kind: Kind::Text("backend's name"),
+        default: None,
+        doc: "Backend of the guests; `vm.backend` when not set.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.image",
+        kind: TEXT,
+        default: None,
+        doc: "Image of the guests; the backend's when not set.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.cpu",
+        kind: Kind::Number { min: 1, max: 256 },
+        default: None,
+        doc: "Processors of a guest; the backend's when not set.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.memory",
+        kind: Kind::Size,
+        default: None,
+        doc: "Memory of a guest; the backend's when not set.",
+    },
+    Key {
+        name: "trust.repos.PATTERN.disk",
+        kind: Kind::Size,
+        default: None,
+        doc: "Disk of a guest; the backend's when not set.",
     },
     Key {
         name: "repos.REPO",
@@ -423,6 +460,236 @@ pub const KEYS: [Key; 71] = [
         kind: ABSOLUTE,
         default: None,
         doc: "File of the webhook's secret, which only root may read.",
+    },
+    Key {
+        name: "vm.user",
+        kind: Kind::Text("account name"),
+        default: None,
+        doc: "Account the tools of backends run as; the daemon's own when not set.",
+    },
+    Key {
+        name: "vm.macos",
+        kind: Kind::Number { min: 1, max: 2 },
+        default: Some("2"),
+        doc: "Guests with macOS at once; Apple allows two.",
+    },
+    Key {
+        name: "vm.linux",
+        kind: Kind::Number { min: 1, max: 64 },
+        default: Some("2"),
+        doc: "Guests with Linux at once.",
+    },
+    Key {
+        name: "vm.host_memory",
+        kind: Kind::Size,
+        default: Some("\"2GiB\""),
+        doc: "Memory that neither slots nor guests get.",
+    },
+    Key {
+        name: "vm.capacity_wait",
+        kind: Kind::Duration,
+        default: Some("\"30m\""),
+        doc: "How long a job waits for room that guests of others have taken.",
+    },
+    Key {
+        name: "vm.backend",
+        kind: Kind::Text("backend's name"),
+        default: None,
+        doc: "Backend of jobs whose rule names none; the only one when there is one.",
+    },
+    Key {
+        name: "vm.backends.NAME",
+        kind: Kind::Table,
+        default: None,
+        doc: "A way to make guests.",
+    },
+    Key {
+        name: "vm.backends.NAME.preset",
+        kind: Kind::Choice(&[
+            "tart",
+            "qemu",
+            "qemu-tcg",
+            "podman",
+            "docker",
+            "container",
+            "incus",
+        ]),
+        default: None,
+        doc: "Commands that come with ephemerd; keys set beside it take the place of its own.",
+    },
+    Key {
+        name: "vm.backends.NAME.guest",
+        kind: Kind::Choice(&["macos", "linux"]),
+        default: None,
+        doc: "System in the guests, whose permits they need.",
+    },
+    Key {
+        name: "vm.backends.NAME.isolation",
+        kind: Kind::Choice(&["vm", "container", "sandbox", "account"]),
+        default: None,
+        doc: "How strong the fence is; see docs/isolation-levels.md.",
+    },
+    Key {
+        name: "vm.backends.NAME.network",
+        kind: Kind::Choice(&["none", "internet"]),
+        default: None,
+        doc: "What guests reach.",
+    },
+    Key {
+        name: "vm.backends.NAME.tool",
+        kind: ABSOLUTE,
+        default: None,
+        doc: "Program that `{tool}` stands for.",
+    },
+    Key {
+        name: "vm.backends.NAME.image",
+        kind: TEXT,
+        default: None,
+        doc: "Image of jobs whose rule names none.",
+    },
+    Key {
+        name: "vm.backends.NAME.cpu",
+        kind: Kind::Number { min: 1, max: 256 },
+        default: Some("2"),
+        doc: "Processors of a guest.",
+    },
+    Key {
+        name: "vm.backends.NAME.memory",
+        kind: Kind::Size,
+        default: Some("\"4GiB\""),
+        doc: "Memory of a guest.",
+    },
+    Key {
+        name: "vm.backends.NAME.disk",
+        kind: Kind::Size,
+        default: Some("\"40GiB\""),
+        doc: "Disk of a guest.",
+    },
+    Key {
+        name: "vm.backends.NAME.boot_timeout",
+        kind: Kind::Duration,
+        default: Some("\"3m\""),
+        doc: "How long a guest may take from its start until it runs commands.",
+    },
+    Key {
+        name: "vm.backends.NAME.stage_timeout",
+        kind: Kind::Duration,
+        default: Some("\"2m\""),
+        doc: "How long each other command of the backend may take.",
+    },
+    Key {
+        name: "vm.backends.NAME.shares",
+        kind: PATHS,
+        default: Some("[]"),
+        doc: "Folders of this host that guests may read, and not write.",
+    },
+    Key {
+        name: "vm.backends.NAME.runner_dir",
+        kind: Kind::Text("absolute path in the guest"),
+        default: Some("\"/opt/actions-runner\""),
+        doc: "Where the image has GitHub's runner.",
+    },
+    Key {
+        name: "vm.backends.NAME.pull_window",
+        kind: Kind::Text("`HH:MM-HH:MM`, UTC"),
+        default: None,
+        doc: "When the daemon may fetch the image by itself.",
+    },
+    Key {
+        name: "vm.backends.NAME.image_size",
+        kind: Kind::Size,
+        default: Some("\"30GiB\""),
+        doc: "What the image takes; fetching it needs 2.2 times as much room.",
+    },
+    Key {
+        name: "vm.backends.NAME.clone",
+        kind: ARGV,
+        default: None,
+        doc: "Makes the guest.",
+    },
+    Key {
+        name: "vm.backends.NAME.configure",
+        kind: ARGV,
+        default: None,
+        doc: "Gives it processors, memory and disk.",
+    },
+    Key {
+        name: "vm.backends.NAME.start",
+        kind: ARGV,
+        default: None,
+        doc: "Switches it on.",
+    },
+    Key {
+        name: "vm.backends.NAME.detached",
+        kind: Kind::Flag,
+        default: None,
+        doc: "Whether `start` ends at once; otherwise it runs as long as the guest.",
+    },
+    Key {
+        name: "vm.backends.NAME.exec",
+        kind: ARGV,
+        default: None,
+        doc: "Runs its standard input as a shell script in the guest.",
+    },
+    Key {
+        name: "vm.backends.NAME.stop",
+        kind: ARGV,
+        default: None,
+        doc: "Switches it off.",
+    },
+    Key {
+        name: "vm.backends.NAME.delete",
+        kind: ARGV,
+        default: None,
+        doc: "Removes it.",
+    },
+    Key {
+        name: "vm.backends.NAME.list",
+        kind: ARGV,
+        default: None,
+        doc: "Prints the names of all guests.",
+    },
+    Key {
+        name: "vm.backends.NAME.images",
+        kind: ARGV,
+        default: None,
+        doc: "Prints the names of all images.",
+    },
+    Key {
+        name: "vm.backends.NAME.pull",
+        kind: ARGV,
+        default: None,
+        doc: "Fetches the image.",
+    },
+    Key {
+        name: "vm.backends.NAME.share",
+        kind: ARGV,
+        default: None,
+        doc: "Words for each of `shares`, in place of `{shares}`.",
+    },
+    Key {
+        name: "vm.backends.NAME.network_none",
+        kind: ARGV,
+        default: None,
+        doc: "Words for a guest without a network, in place of `{network}`.",
+    },
+    Key {
+        name: "vm.backends.NAME.network_internet",
+        kind: ARGV,
+        default: None,
+        doc: "Words for a guest that reaches the internet, likewise.",
+    },
+    Key {
+        name: "vm.backends.NAME.sends_as_user",
+        kind: Kind::Flag,
+        default: None,
+        doc: "Whether its packets leave as `vm.user`, so that the packet filter of jobs holds for them.",
+    },
+    Key {
+        name: "vm.backends.NAME.env.NAME",
+        kind: TEXT,
+        default: None,
+        doc: "Variable of its tools.",
     },
     Key {
         name: "control.socket",

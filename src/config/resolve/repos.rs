@@ -10,6 +10,7 @@ use super::reader::{Complaints, Reader};
 use super::values;
 use crate::job::Repo;
 use crate::trust::{Conditions, DefaultRoute, NATIVE_EVENTS, Pattern, Route, TrustConfig, TrustRule};
+use crate::vm::VmChoice;
 
 pub(super) fn trust(r: &mut Reader) -> Option<TrustConfig> {
     let default = r.must(&["trust", "default"], |key, raw| {
@@ -28,11 +29,19 @@ pub(super) fn trust(r: &mut Reader) -> Option<TrustConfig> {
         let pattern = name_of::<Pattern>(r, &entry, &mut seen);
         let rest = rule(r, &entry);
         rules = match (rules, pattern, rest) {
-            (Some(mut rules), Some(pattern), Some((route, conditions))) => {
+            (Some(mut rules), Some(pattern), Some(rest)) => {
+                let Rest {
+                    route,
+                    conditions,
+                    fallback,
+                    vm,
+                } = rest;
                 rules.push(TrustRule {
                     pattern,
                     route,
                     conditions,
+                    fallback,
+                    vm,
                 });
                 Some(rules)
             }
@@ -100,16 +109,31 @@ fn below<'a>(entry: &'a Entry, name: &'a str) -> Vec<&'a str> {
     path
 }
 
-fn rule(r: &mut Reader, entry: &Entry) -> Option<(Route, Conditions)> {
+/// A rule without its pattern.
+struct Rest {
+    route: Route,
+    conditions: Conditions,
+    fallback: DefaultRoute,
+    vm: VmChoice,
+}
+
+fn rule(r: &mut Reader, entry: &Entry) -> Option<Rest> {
     match entry.raw.as_ref()? {
         Raw::Table => {}
         Raw::Text(_) | Raw::Number(_) | Raw::Flag(_) | Raw::List(_) => {
             let route = r.must(&segments(entry), |_, raw| Ok(route(values::text(raw))?))?;
-            return Some((route, Conditions::default()));
+            return Some(Rest {
+                route,
+                conditions: Conditions::default(),
+                fallback: DefaultRoute::Refuse,
+                vm: VmChoice::default(),
+            });
         }
     }
     let route = r.may(&below(entry, "route"), values::choice::<Route>);
     let conditions = conditions(r, entry);
+    let fallback = r.must(&below(entry, "fallback"), values::choice);
+    let vm = choice(r, entry);
     let route = route?;
     if route.is_none() {
         let shown = keys::dotted(segments(entry));
@@ -117,10 +141,30 @@ fn rule(r: &mut Reader, entry: &Entry) -> Option<(Route, Conditions)> {
         r.problem(entry.key_place, message);
     }
     let route = route?;
-    if route != Route::Native {
-        refuse_conditions(r, entry, route)?;
-    }
-    Some((route, conditions?))
+    refuse_what_is_not_of(r, entry, route)?;
+    Some(Rest {
+        route,
+        conditions: conditions?,
+        fallback: fallback?,
+        vm: vm?,
+    })
+}
+
+/// What guests of a rule's jobs are like.
+fn choice(r: &mut Reader, entry: &Entry) -> Option<VmChoice> {
+    let text = |_: &keys::Key, raw: &Raw| Ok(values::filled(values::text(raw))?);
+    let backend = r.may(&below(entry, "backend"), text);
+    let image = r.may(&below(entry, "image"), text);
+    let cpu = r.may(&below(entry, "cpu"), values::number);
+    let memory_byte = r.may(&below(entry, "memory"), values::size);
+    let disk_byte = r.may(&below(entry, "disk"), values::size);
+    Some(VmChoice {
+        backend: backend?,
+        image: image?,
+        cpu: cpu?,
+        memory_byte: memory_byte?,
+        disk_byte: disk_byte?,
+    })
 }
 
 fn route(text: &str) -> Result<Route, String> {
@@ -160,20 +204,31 @@ fn event(text: &str) -> Result<String, String> {
     }
 }
 
-/// Tells each condition of a rule whose route takes none.
-fn refuse_conditions(r: &mut Reader, entry: &Entry, route: Route) -> Option<()> {
-    let given: Vec<Entry> = r
+/// The keys of a rule that are about its guests.
+const OF_GUESTS: [&str; 5] = ["backend", "image", "cpu", "memory", "disk"];
+
+/// Tells each key of a rule that says nothing for its route: conditions are for native, guests for vm, and for native
+/// jobs that may become guests.
+fn refuse_what_is_not_of(r: &mut Reader, entry: &Entry, route: Route) -> Option<()> {
+    let given: Vec<(Entry, &str)> = r
         .children(&segments(entry))
         .into_iter()
-        .filter(|child| child.path.last().is_some_and(|name| name != "route"))
+        .filter_map(|child| {
+            let name = child.path.last()?.as_str();
+            let why = match (route, OF_GUESTS.contains(&name)) {
+                _ if name == "route" => return None,
+                (Route::Native, false) | (Route::Native | Route::Vm, true) => return None,
+                (Route::Vm | Route::Refuse, false) => "is a condition for native",
+                (Route::Refuse, true) => "is about guests",
+            };
+            Some((child.clone(), why))
+        })
         .collect();
-    for condition in &given {
-        let shown = keys::dotted(segments(condition));
+    for (key, why) in &given {
+        let shown = keys::dotted(segments(key));
         let route = route.as_str();
-        let message = format!(
-            "`{shown}` is a condition for native, and the rule's route is `{route}`\nhint: remove it"
-        );
-        r.problem(condition.key_place, message);
+        let message = format!("`{shown}` {why}, and the rule's route is `{route}`\nhint: remove it");
+        r.problem(key.key_place, message);
     }
     given.is_empty().then_some(())
 }

@@ -47,6 +47,8 @@ fn verdict(claim: &Message, job: &Job, run: &Run) -> Verdict {
             pattern: "acme/*".parse().unwrap(),
             route: Route::Native,
             conditions: Conditions::default(),
+            fallback: crate::trust::DefaultRoute::Refuse,
+            vm: crate::vm::VmChoice::default(),
         }],
     };
     // A run of another repository has no origin, so trust is asked about what it should have been.

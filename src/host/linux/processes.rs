@@ -80,6 +80,18 @@ fn parent_in(stat: &str) -> Option<i32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// The arguments of a process, its program first, as far as they are UTF-8; none when it has ended or does not tell.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub(crate) fn arguments_of(pid: i32) -> io::Result<Vec<String>> {
+    let text = std::fs::read(format!("/proc/{pid}/cmdline"))?;
+    let args = text.split(|byte| *byte == 0).filter(|arg| !arg.is_empty());
+    Ok(args
+        .map(|arg| String::from_utf8_lossy(arg).into_owned())
+        .collect())
+}
+
 /// Resident bytes of a process; `None` when it has ended.
 pub(crate) fn resident_byte(pid: i32) -> Option<u64> {
     // The second field is the resident set in pages (proc_pid_statm(5)).

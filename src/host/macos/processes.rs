@@ -86,6 +86,44 @@ pub(crate) fn parent_of(pid: i32) -> io::Result<Option<i32>> {
     about(pid)?.map(parent).transpose()
 }
 
+/// The arguments of a process, its program first, as far as they are UTF-8; none when it has ended or does not tell.
+///
+/// The kernel gives their number, the path of the program, padding, and the arguments, each ended by NUL, and after them
+/// the environment (sysctl(3), `KERN_PROCARGS2`).
+///
+/// # Errors
+/// The process has ended, or may not be looked at.
+pub(crate) fn arguments_of(pid: i32) -> io::Result<Vec<String>> {
+    let mut what = [libc::CTL_KERN, libc::KERN_PROCARGS2, pid];
+    let length = libc::c_uint::try_from(what.len()).map_err(io::Error::other)?;
+    // No process has more (sys/syslimits.h, ARG_MAX).
+    let mut bytes = vec![0u8; 1024 * 1024];
+    let mut got = bytes.len();
+    // SAFETY: `what`, `bytes` and `got` are valid for the lengths that are told, and outlive the call.
+    let done = unsafe {
+        libc::sysctl(
+            what.as_mut_ptr(),
+            length,
+            bytes.as_mut_ptr().cast(),
+            &raw mut got,
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    Errno::result(done)?;
+    let (number, rest) = bytes[..got]
+        .split_at_checked(4)
+        .ok_or(io::ErrorKind::InvalidData)?;
+    let number = u32::from_ne_bytes(number.try_into().map_err(io::Error::other)?);
+    let number = usize::try_from(number).map_err(io::Error::other)?;
+    let words = rest.split(|byte| *byte == 0);
+    // The first is the program's path; what is empty behind it is padding.
+    let args = words.skip(1).skip_while(|word| word.is_empty()).take(number);
+    Ok(args
+        .map(|arg| String::from_utf8_lossy(arg).into_owned())
+        .collect())
+}
+
 /// Memory of a process that nobody else can have, in bytes: what macOS itself holds against a process
 /// (`phys_footprint`). `None` when it has ended.
 pub(crate) fn resident_byte(pid: i32) -> Option<u64> {

@@ -11,12 +11,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::error::{LedgerError, failed};
 
 /// The schema version this program writes; `PRAGMA user_version` of the file.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// What makes each version of the one before it, from version 2 on.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "ALTER TABLE job ADD COLUMN egress TEXT",
     "CREATE TABLE github (
         job       TEXT PRIMARY KEY NOT NULL REFERENCES job (id) ON DELETE CASCADE,
@@ -27,6 +27,8 @@ const MIGRATIONS: [&str; 3] = [
         gone_ms   INTEGER
     ) STRICT",
     "CREATE INDEX github_ticket ON github (json_extract(ticket, '$.job'))",
+    "ALTER TABLE job ADD COLUMN isolation TEXT;
+     ALTER TABLE job ADD COLUMN backend TEXT",
 ];
 
 /// Longer than any transaction here takes, so that only a stuck process is ever seen as busy.
@@ -162,6 +164,7 @@ fn start_log(db: &Connection) -> rusqlite::Result<String> {
 mod tests {
     use super::super::{Ledger, Listing};
     use super::*;
+    use crate::vm::Isolation;
     use camino::Utf8PathBuf;
     use std::sync::Barrier;
 
@@ -187,6 +190,12 @@ mod tests {
     const V4: &str = include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/fixtures/ledger-v4.sql"
+    ));
+
+    /// As version 5 wrote it.
+    const V5: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/ledger-v5.sql"
     ));
 
     fn folder() -> (tempfile::TempDir, Utf8PathBuf) {
@@ -235,7 +244,7 @@ mod tests {
         let (_folder, path) = folder();
         let later = Connection::open(&path).unwrap();
         later
-            .execute_batch("CREATE TABLE job (x); PRAGMA user_version = 5")
+            .execute_batch("CREATE TABLE job (x); PRAGMA user_version = 6")
             .unwrap();
         drop(later);
         let before = fs::read(&path).unwrap();
@@ -244,8 +253,8 @@ mod tests {
             matches!(
                 refused,
                 LedgerError::Newer {
-                    found: 5,
-                    known: 4,
+                    found: 6,
+                    known: 5,
                     ..
                 }
             ),
@@ -340,29 +349,25 @@ mod tests {
     fn the_schema_is_still_the_one_of_its_version() {
         let (_folder, path) = folder();
         let written = Connection::open_in_memory().unwrap();
-        written.execute_batch(V4).unwrap();
+        written.execute_batch(V5).unwrap();
         assert_eq!(shape(&open(&path).unwrap()), shape(&written));
     }
 
     #[test]
     fn an_older_ledger_becomes_one_of_this_version_and_keeps_what_it_knows() {
-        let (_folder, path) = folder();
-        Connection::open(&path).unwrap().execute_batch(V1).unwrap();
-        let db = open(&path).unwrap();
         let written = Connection::open_in_memory().unwrap();
-        written.execute_batch(V4).unwrap();
-        assert_eq!(shape(&db), shape(&written));
-        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-        assert_eq!(version, VERSION);
-        drop(db);
-        assert_eq!(
-            Ledger::open(&path)
-                .unwrap()
-                .jobs(Listing::Newest(10))
-                .unwrap()
-                .len(),
-            3
-        );
+        written.execute_batch(V5).unwrap();
+        for (number, old) in [V1, V2, V3, V4].into_iter().enumerate() {
+            let (_folder, path) = folder();
+            Connection::open(&path).unwrap().execute_batch(old).unwrap();
+            let db = open(&path).unwrap();
+            assert_eq!(shape(&db), shape(&written), "version {}", number + 1);
+            let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+            assert_eq!(version, VERSION);
+            drop(db);
+            let jobs = Ledger::open(&path).unwrap().jobs(Listing::Newest(10)).unwrap();
+            assert_eq!(jobs.len(), 3);
+        }
     }
 
     #[test]
@@ -375,6 +380,22 @@ mod tests {
             .filter_map(|job| Some(job.egress.as_ref()?.blocked.to_string()))
             .collect();
         assert_eq!(told, ["3 packets: 10.0.0.5:22/tcp ×3"]);
+    }
+
+    #[test]
+    fn what_fence_a_job_had_is_read_back() {
+        let (_folder, path) = folder();
+        Connection::open(&path).unwrap().execute_batch(V5).unwrap();
+        let jobs = Ledger::open(&path).unwrap().jobs(Listing::Newest(10)).unwrap();
+        let told: Vec<_> = jobs
+            .iter()
+            .map(|job| (job.isolation, job.backend.as_deref()))
+            .collect();
+        let native = (Some(Isolation::Sandbox), None);
+        assert_eq!(
+            told,
+            [(Some(Isolation::Vm), Some("qemu")), native, (None, None), native]
+        );
     }
 
     #[test]

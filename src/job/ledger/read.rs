@@ -11,6 +11,7 @@ use crate::github::ticket::AtGitHub;
 use crate::job::{Acquisition, JobId, Outcome, Repo};
 use crate::slot::Slot;
 use crate::trust::Route;
+use crate::vm::Isolation;
 
 /// One job as the ledger knows it. Times are milliseconds since 1970; what did not happen yet is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,12 @@ pub struct JobRow {
     /// What it was kept from by a packet filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressReport>,
+    /// How strong the fence is that it really had, once it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// The backend of its guest, if it got one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
     /// What it is at GitHub, when it comes from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub github: Option<AtGitHub>,
@@ -236,6 +243,10 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         exited_ms: whole("exited_ms")?,
         finished_ms: whole("finished_ms")?,
         egress: row.get::<_, Option<Json<_>>>("egress")?.map(|json| json.0),
+        isolation: row
+            .get::<_, Option<Word<Isolation>>>("isolation")?
+            .map(|word| word.0),
+        backend: row.get("backend")?,
         github: at_github(row)?,
     })
 }

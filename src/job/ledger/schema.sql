@@ -1,4 +1,4 @@
--- Schema version 4. Any change here is a new version: a migration in open.rs and a fixture in tests/fixtures.
+-- Schema version 5. Any change here is a new version: a migration in open.rs and a fixture in tests/fixtures.
 CREATE TABLE job (
     id               TEXT PRIMARY KEY NOT NULL,
     repo             TEXT NOT NULL,
@@ -18,7 +18,9 @@ CREATE TABLE job (
     started_ms       INTEGER,
     exited_ms        INTEGER,
     finished_ms      INTEGER,
-    egress           TEXT                       -- JSON, egress::EgressReport
+    egress           TEXT,                      -- JSON, egress::EgressReport
+    isolation        TEXT,                      -- vm::Isolation, once it has its place
+    backend          TEXT                       -- the backend of its guest
 ) STRICT;
 CREATE INDEX job_finished ON job (finished_ms);
 

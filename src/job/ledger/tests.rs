@@ -110,7 +110,7 @@ fn a_job_reads_back_as_it_went_through_even_after_a_reopen() {
 
     let ledger = Ledger::open(&path).unwrap();
     let row = ledger.job(&job).unwrap().unwrap();
-    insta::assert_snapshot!(serde_json::to_string_pretty(&row).unwrap(), @r##"
+    insta::assert_snapshot!(serde_json::to_string_pretty(&row).unwrap(), @r#"
     {
       "id": "00000001000",
       "repo": "acme/ios",
@@ -138,9 +138,10 @@ fn a_job_reads_back_as_it_went_through_even_after_a_reopen() {
       "claimed_ms": 1010,
       "started_ms": 1020,
       "exited_ms": 2020,
-      "finished_ms": 2025
+      "finished_ms": 2025,
+      "isolation": "sandbox"
     }
-    "##);
+    "#);
     let told: Vec<_> = ledger
         .transitions(&job)
         .unwrap()

@@ -1,0 +1,611 @@
+//! Guests in the dispatcher: permits per kind of guest and a queue in front of them, apart from the slots, so that no job
+//! that waits for a guest holds up a native one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Daemon;
+use super::egress::Leave;
+use super::queue::Queue;
+use crate::egress::EgressReport;
+use crate::job::ledger::{Ending, Usage};
+use crate::job::output::Kept;
+use crate::job::{JobId, JobSpec, Outcome};
+use crate::slot::Slot;
+use crate::trust::{Decision, Route};
+use crate::vm::drive::{Lived, Order};
+use crate::vm::life::{Again, Class, End, Infra, again};
+use crate::vm::plan::Plan;
+use crate::vm::room::Room;
+use crate::vm::{Dialect, Guest, Wanted, image};
+
+/// Guests a job gets at most when they fail before its command runs.
+pub const ATTEMPTS: u32 = 3;
+
+/// How long nothing is tried after the system had no room for a guest, at most; a tenth of what a job waits for it
+/// altogether where that is less.
+const FULL_PAUSE: Duration = Duration::from_secs(15);
+
+/// How often the daemon sees whether it may fetch an image.
+const PULL_EVERY: Duration = Duration::from_secs(60);
+
+/// What guests are made in, and how much of it there is.
+#[derive(Debug)]
+pub struct Guests {
+    /// Makes and removes them.
+    pub room: Room,
+    /// The memory there is for them.
+    pub plan: Plan,
+}
+
+/// The guests that run and the jobs that wait for one.
+#[derive(Debug, Default)]
+pub(super) struct Vms {
+    queues: BTreeMap<Guest, Queue>,
+    waiting: BTreeMap<JobId, Waiting>,
+    running: BTreeMap<JobId, Running>,
+    /// Until when nothing of a kind is tried.
+    paused: BTreeMap<Guest, Instant>,
+    /// Kinds of which nothing is started any more, and why.
+    cordoned: BTreeMap<Guest, String>,
+    /// Guests that could not be removed; each holds its permit.
+    lost: Vec<(Guest, String)>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    spec: JobSpec,
+    wanted: Wanted,
+    attempt: u32,
+    /// Since when there is no room for it.
+    full_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Running {
+    guest: Guest,
+    memory_byte: u64,
+    cancel: CancellationToken,
+    /// Which of the packet filter's places for guests it has.
+    place: u32,
+}
+
+/// How things stand with guests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmReport {
+    /// Each kind that a backend makes.
+    pub kinds: Vec<KindReport>,
+}
+
+/// How things stand with guests of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindReport {
+    /// The kind.
+    pub guest: Guest,
+    /// How many may run at once.
+    pub permits: u32,
+    /// Jobs that have one.
+    pub running: Vec<JobId>,
+    /// Jobs that wait for one, in the order they will get it.
+    pub queued: Vec<JobId>,
+    /// Why none is started, while that is so.
+    pub blocked: Option<String>,
+    /// What could not be removed; each holds a permit.
+    pub lost: Vec<String>,
+}
+
+impl Vms {
+    pub(super) fn is_at_work(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Takes out every job that waits.
+    pub(super) fn drain(&mut self) -> Vec<JobId> {
+        self.queues.clear();
+        std::mem::take(&mut self.waiting).into_keys().collect()
+    }
+
+    /// Ends a job if it has a guest; false when it has none.
+    pub(super) fn cancel_running(&self, id: &JobId) -> bool {
+        let running = self.running.get(id);
+        if let Some(running) = running {
+            running.cancel.cancel();
+        }
+        running.is_some()
+    }
+
+    pub(super) fn cancel_all(&self) {
+        for running in self.running.values() {
+            running.cancel.cancel();
+        }
+    }
+
+    /// Takes a job out of its queue; false when it does not wait.
+    pub(super) fn unqueue(&mut self, id: &JobId) -> bool {
+        self.waiting.remove(id);
+        self.queues.values_mut().any(|queue| queue.remove(id))
+    }
+
+    /// Lets guests of every kind be started again.
+    pub(super) fn lift_cordons(&mut self) {
+        self.cordoned.clear();
+        self.paused.clear();
+    }
+
+    fn used(&self, guest: Guest) -> usize {
+        let running = self
+            .running
+            .values()
+            .filter(|running| running.guest == guest)
+            .count();
+        running + self.lost.iter().filter(|(of, _)| *of == guest).count()
+    }
+
+    fn taken_byte(&self) -> u64 {
+        self.running.values().map(|running| running.memory_byte).sum()
+    }
+
+    /// Takes the next job of a kind that may start now, with its permit.
+    fn next(
+        &mut self,
+        guest: Guest,
+        permits: u32,
+        plan: &Plan,
+    ) -> Option<(JobId, Waiting, CancellationToken, u32)> {
+        let permits = usize::try_from(permits).unwrap_or(usize::MAX);
+        let is_paused = self
+            .paused
+            .get(&guest)
+            .is_some_and(|until| Instant::now() < *until);
+        if self.used(guest) >= permits || is_paused || self.cordoned.contains_key(&guest) {
+            return None;
+        }
+        let taken = self.taken_byte();
+        let queue = self.queues.get_mut(&guest)?;
+        let first = queue.iter().next()?;
+        let fits = self
+            .waiting
+            .get(first)
+            .is_none_or(|job| plan.fits(job.wanted.memory_byte, taken));
+        if !fits {
+            return None;
+        }
+        let id = queue.pop()?;
+        let job = self.waiting.remove(&id)?;
+        let cancel = CancellationToken::new();
+        let places: BTreeSet<u32> = self.running.values().map(|running| running.place).collect();
+        let place = (0..).find(|place| !places.contains(place)).unwrap_or_default();
+        self.running.insert(
+            id.clone(),
+            Running {
+                guest,
+                memory_byte: job.wanted.memory_byte,
+                cancel: cancel.clone(),
+                place,
+            },
+        );
+        Some((id, job, cancel, place))
+    }
+}
+
+/// What becomes of a job whose guest is gone.
+enum Next {
+    Ended(Outcome),
+    Again { attempt: u32, why: String },
+    Blocked { why: String },
+}
+
+impl Daemon {
+    /// What the guest of a job is to be, that trust sends to one.
+    ///
+    /// # Errors
+    /// None can be made for it, in words with a hint.
+    pub(super) fn wanted(&self, decision: &Decision) -> Result<Wanted, String> {
+        let guests = self.guests.as_ref().ok_or("no VM backend is configured")?;
+        let wanted = Wanted::new(&guests.room.config, &decision.vm)?;
+        match guests.plan.refusal(wanted.memory_byte) {
+            Some(why) => Err(why),
+            None => Ok(wanted),
+        }
+    }
+
+    /// Lets a job wait for a guest.
+    pub(super) fn await_guest(self: &Arc<Self>, id: JobId, spec: JobSpec, wanted: Wanted) {
+        {
+            let mut state = self.state();
+            let queue = state.vms.queues.entry(wanted.guest).or_default();
+            queue.push(id.clone(), spec.origin.repo.clone());
+            state.vms.waiting.insert(
+                id,
+                Waiting {
+                    spec,
+                    wanted,
+                    attempt: 1,
+                    full_since: None,
+                },
+            );
+        }
+        self.pump_guests();
+    }
+
+    /// Starts guests for jobs that wait, as far as there are permits and there is memory.
+    pub(super) fn pump_guests(self: &Arc<Self>) {
+        let Some(guests) = &self.guests else { return };
+        for guest in Guest::ALL {
+            loop {
+                let next = {
+                    let mut state = self.state();
+                    if state.draining || state.stopping {
+                        return;
+                    }
+                    state
+                        .vms
+                        .next(guest, guests.room.config.permits(guest), &guests.plan)
+                };
+                let Some((id, job, cancel, place)) = next else {
+                    break;
+                };
+                tokio::spawn(Arc::clone(self).run_guest(id, job, cancel, place));
+            }
+        }
+        self.tell();
+    }
+
+    /// Takes a job through one guest, and says what becomes of it.
+    async fn run_guest(self: Arc<Self>, id: JobId, mut job: Waiting, cancel: CancellationToken, place: u32) {
+        let Some(guests) = &self.guests else { return };
+        let guest = job.wanted.guest;
+        let lived = self.through_guest(guests, (&id, &job), &cancel, place).await;
+        let mut lost = vec![];
+        let next = match lived {
+            Err(why) => {
+                // The ledger says what there is of it; the next start undoes that.
+                error!(job = %id, why, "guest out of sight; its permit is not given back");
+                lost.push(why);
+                None
+            }
+            Ok((lived, usage, egress)) => {
+                lost.extend(lived.leftovers.iter().cloned());
+                Some((self.after(guests, &mut job, &lived).await, usage, egress))
+            }
+        };
+        for what in &lost {
+            error!(job = %id, what, "left of a guest");
+        }
+        let mut ended = None;
+        {
+            let mut state = self.state();
+            state.vms.running.remove(&id);
+            state
+                .vms
+                .lost
+                .extend(lost.iter().map(|what| (guest, what.clone())));
+            let is_closed = state.stopping;
+            match next {
+                None => {}
+                Some((Next::Ended(outcome), usage, egress)) => ended = Some((outcome, usage, egress)),
+                // What is left of it may still run, and the ledger says that the job holds it.
+                Some((Next::Again { why, .. } | Next::Blocked { why }, usage, egress))
+                    if !lost.is_empty() =>
+                {
+                    let reason = format!("{why}; its guest could not be removed");
+                    ended = Some((Outcome::Failed { reason }, usage, egress));
+                }
+                Some((Next::Again { .. } | Next::Blocked { .. }, usage, egress)) if is_closed => {
+                    let reason = crate::job::run::DAEMON_STOPPED.to_owned();
+                    ended = Some((Outcome::Failed { reason }, usage, egress));
+                }
+                Some((Next::Again { attempt, why }, ..)) => {
+                    info!(job = %id, attempt, why, "another guest for the job");
+                    job.attempt = attempt;
+                    self.requeue(&mut state.vms, &id, job, &why);
+                }
+                Some((Next::Blocked { why }, ..)) => {
+                    let pause = FULL_PAUSE.min(guests.room.config.capacity_wait / 10);
+                    state.vms.paused.insert(guest, Instant::now() + pause);
+                    // Each guest has a name of its own, also one that found no room.
+                    job.attempt += 1;
+                    self.requeue(&mut state.vms, &id, job, &why);
+                }
+            }
+        }
+        if let Some((outcome, usage, egress)) = ended {
+            self.end_guest_job(&id, &outcome, lost.is_empty(), usage, egress.as_ref());
+        }
+        self.pump_guests();
+        // Whatever is paused is tried again then.
+        let until = self.state().vms.paused.get(&guest).copied();
+        if let Some(until) = until.filter(|until| *until > Instant::now()) {
+            tokio::time::sleep_until(until).await;
+            self.pump_guests();
+        }
+    }
+
+    fn requeue(&self, vms: &mut Vms, id: &JobId, job: Waiting, why: &str) {
+        let queued = crate::job::state::QUEUED;
+        if let Err(error) = self
+            .pipeline
+            .ledger
+            .enter(id, queued, Some(why), SystemTime::now())
+        {
+            error!(job = %id, error = crate::chain(&error), "could not record why it waits");
+        }
+        let queue = vms.queues.entry(job.wanted.guest).or_default();
+        queue.push(id.clone(), job.spec.origin.repo.clone());
+        vms.waiting.insert(id.clone(), job);
+    }
+
+    /// Takes a job through one guest.
+    ///
+    /// # Errors
+    /// The ledger or the log cannot be written, in words.
+    async fn through_guest(
+        &self,
+        guests: &Guests,
+        (id, job): (&JobId, &Waiting),
+        cancel: &CancellationToken,
+        place: u32,
+    ) -> Result<(Lived, Usage, Option<EgressReport>), String> {
+        let words = |error: &(dyn std::error::Error + 'static)| crate::chain(error);
+        let native = &self.pipeline.planner.config().native;
+        let of_repo = self.pipeline.planner.config().repos.get(&job.spec.origin.repo);
+        let limit = of_repo
+            .and_then(|repo| repo.job_timeout)
+            .unwrap_or(native.job_timeout);
+        let limit = limit.min(job.spec.timeout_s.map_or(Duration::MAX, Duration::from_secs));
+        let Wanted {
+            backend, isolation, ..
+        } = &job.wanted;
+        self.pipeline
+            .ledger
+            .permit(id, (backend, *isolation), SystemTime::now())
+            .map_err(|error| words(&error))?;
+        self.tell();
+        let log = File::options().append(true).create(true).open(self.log_of(id));
+        let mut output = Kept::new(log.map_err(|error| words(&error))?, native.limits.output_byte);
+        let leave = match self.leave(guests, &job.wanted, place).await {
+            Ok(leave) => leave,
+            Err(why) => return Ok((Lived::refused(why), Usage::default(), None)),
+        };
+        let order = Order {
+            id,
+            spec: &job.spec,
+            wanted: &job.wanted,
+            attempt: job.attempt,
+            limit,
+            files: &[],
+            cancel,
+        };
+        let keeper = self.pipeline.egress.as_ref().filter(|_| leave.is_some());
+        let lost = async {
+            match keeper {
+                Some(keeper) => keeper.lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        let lived = {
+            let live = guests.room.live(&self.pipeline.ledger, &order, &mut output);
+            tokio::pin!(live);
+            tokio::select! {
+                lived = &mut live => lived,
+                why = lost => {
+                    cancel.cancel();
+                    live.await.map(|lived| lived.unprotected(why))
+                }
+            }
+        };
+        let lived = lived.map_err(|error| words(&error))?;
+        let usage = Usage {
+            memory_peak_byte: lived.memory_peak_byte,
+            output_byte: output.came,
+        };
+        let egress = match leave {
+            Some(leave) => Some(leave.report().await),
+            None => None,
+        };
+        Ok((lived, usage, egress))
+    }
+
+    /// Leave to use the network, for a guest that sends as the account of `vm.user`.
+    async fn leave(&self, guests: &Guests, wanted: &Wanted, place: u32) -> Result<Option<Leave>, String> {
+        let backend = guests.room.config.backends.get(&wanted.backend);
+        if !backend.is_some_and(crate::vm::Backend::sends_as_user) {
+            return Ok(None);
+        }
+        let keeper = self.pipeline.egress.as_ref().ok_or("no packet filter is kept")?;
+        let patron = guests.room.attendant.patron.as_ref();
+        let patron = patron.ok_or("`vm.user` is not set")?;
+        let slot = Slot {
+            index: u32::try_from(self.slots.len()).unwrap_or_default() + 1 + place,
+            account: patron.account.clone(),
+            first_port: u16::MAX,
+            last_port: u16::MAX,
+        };
+        keeper
+            .admit(&slot, &self.pipeline.warden)
+            .await
+            .map(Some)
+            .map_err(|error| crate::chain(&error))
+    }
+
+    /// What becomes of a job after its guest.
+    async fn after(&self, guests: &Guests, job: &mut Waiting, lived: &Lived) -> Next {
+        let infra = match &lived.end {
+            End::Job(outcome) => return Next::Ended(outcome.clone()),
+            End::Infra(infra) => infra,
+        };
+        let failed = |reason: String| Next::Ended(Outcome::Failed { reason });
+        match again(infra, job.attempt, ATTEMPTS) {
+            Again::Never => failed(format!("guest of `{}`: {infra}", job.wanted.backend)),
+            Again::Now => Next::Again {
+                attempt: job.attempt + 1,
+                why: infra.to_string(),
+            },
+            Again::WhenThereIsRoom => {
+                let since = *job.full_since.get_or_insert_with(Instant::now);
+                let waited = guests.room.config.capacity_wait;
+                if since.elapsed() >= waited {
+                    return failed(format!(
+                        "there was no room for a guest within {waited:?}: {infra}"
+                    ));
+                }
+                if let Some(why) = self.leaked(guests, job, infra).await {
+                    error!(guest = %job.wanted.guest, why, "no more guests of this kind");
+                    self.state().vms.cordoned.insert(job.wanted.guest, why);
+                }
+                Next::Blocked {
+                    why: format!("blocked: {infra}"),
+                }
+            }
+        }
+    }
+
+    /// Whether the system counts guests that are gone: it refuses one while fewer run than it allows, of whomever. On
+    /// macOS that counter is set back by nothing but a restart.
+    async fn leaked(&self, guests: &Guests, job: &Waiting, infra: &Infra) -> Option<String> {
+        let backend = guests.room.config.backends.get(&job.wanted.backend)?;
+        if backend.dialect != Dialect::Tart
+            || job.wanted.guest != Guest::MacOs
+            || infra.class != Class::Capacity
+        {
+            return None;
+        }
+        match guests.room.running(backend).await {
+            Ok(running) if running < APPLES_LIMIT => Some(format!(
+                "the system refuses a guest although {running} of {APPLES_LIMIT} run: its counter has leaked\nhint: restart this Mac, nothing else sets it back; then, or if that was no leak, `ephemerd resume`"
+            )),
+            Ok(_) => None,
+            Err(why) => {
+                warn!(why, "could not count the guests that run");
+                None
+            }
+        }
+    }
+
+    /// Fetches images that are not here, in their windows and while no guest runs. Never returns.
+    pub async fn fetch_images(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(PULL_EVERY).await;
+            let Some(guests) = &self.guests else { continue };
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            for (name, backend) in &guests.room.config.backends {
+                let is_time = backend
+                    .pull_window
+                    .is_some_and(|window| window.holds(now.as_secs()));
+                if !is_time
+                    || self.state().vms.is_at_work()
+                    || image::missing(&guests.room, backend, None).await.is_ok()
+                {
+                    continue;
+                }
+                info!(backend = name, "fetching the image");
+                match image::pull(&guests.room, backend).await {
+                    Ok(()) => info!(backend = name, "the image is here"),
+                    Err(why) => error!(backend = name, why, "could not fetch the image"),
+                }
+            }
+        }
+    }
+
+    fn end_guest_job(
+        &self,
+        id: &JobId,
+        outcome: &Outcome,
+        clean: bool,
+        usage: Usage,
+        egress: Option<&EgressReport>,
+    ) {
+        info!(job = %id, %outcome, "job ended");
+        let ending = Ending {
+            outcome,
+            clean,
+            axes: "[]",
+            usage,
+            egress,
+        };
+        if let Err(error) = self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
+            error!(job = %id, error = crate::chain(&error), "could not record the end");
+        }
+        self.tell();
+    }
+
+    /// Sends a job that this host cannot take as a native one to a guest, where its rule says so; false when it does
+    /// not. What it was sent elsewhere for is `why`.
+    pub(super) fn fall_back(self: &Arc<Self>, id: &JobId, spec: &JobSpec, why: &str) -> bool {
+        let config = self.pipeline.planner.config();
+        let decision = crate::trust::decide(&config.trust, config.has_vm_backend(), &spec.origin);
+        let decision = decision.fall_back(why, config.has_vm_backend());
+        if decision.route != Route::Vm {
+            return false;
+        }
+        let Ok(wanted) = self.wanted(&decision) else {
+            return false;
+        };
+        let now = SystemTime::now();
+        if let Err(error) = self.pipeline.ledger.reroute(id, Route::Vm, &decision.reason, now) {
+            error!(job = %id, error = crate::chain(&error), "could not record where the job goes");
+            return false;
+        }
+        info!(job = %id, reason = decision.reason, "the job goes to a guest");
+        self.await_guest(id.clone(), spec.clone(), wanted);
+        true
+    }
+
+    /// How things stand with guests.
+    pub(super) fn vm_report(&self) -> Option<VmReport> {
+        let guests = self.guests.as_ref()?;
+        let state = self.state();
+        let vms = &state.vms;
+        let kinds: BTreeSet<Guest> = guests
+            .room
+            .config
+            .backends
+            .values()
+            .map(|backend| backend.guest)
+            .collect();
+        let kind = |guest: Guest| KindReport {
+            guest,
+            permits: guests.room.config.permits(guest),
+            running: vms
+                .running
+                .iter()
+                .filter(|(_, running)| running.guest == guest)
+                .map(|(id, _)| id.clone())
+                .collect(),
+            queued: vms
+                .queues
+                .get(&guest)
+                .into_iter()
+                .flat_map(Queue::iter)
+                .cloned()
+                .collect(),
+            blocked: vms.cordoned.get(&guest).cloned().or_else(|| {
+                let until = vms.paused.get(&guest).filter(|until| Instant::now() < **until)?;
+                let s = until.duration_since(Instant::now()).as_secs();
+                Some(format!(
+                    "the system has no room for another; tried again in {s} s"
+                ))
+            }),
+            lost: vms
+                .lost
+                .iter()
+                .filter(|(of, _)| *of == guest)
+                .map(|(_, what)| what.clone())
+                .collect(),
+        };
+        Some(VmReport {
+            kinds: kinds.into_iter().map(kind).collect(),
+        })
+    }
+}
+
+/// macOS guests that Apple's kernel runs at once.
+const APPLES_LIMIT: usize = 2;
