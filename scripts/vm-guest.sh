@@ -34,9 +34,10 @@ file_systems() {
     [ -e /dev/null ] || mount_at /dev devtmpfs nosuid
     mkdir -p /dev/pts /dev/shm
     mount_at /dev/pts devpts nosuid,noexec,gid=5,mode=620,ptmxmode=666
-    mount_at /dev/shm tmpfs nosuid,nodev,mode=1777
-    mount_at /run tmpfs nosuid,nodev,mode=755
-    mount_at /tmp tmpfs nosuid,nodev,mode=1777
+    # Together they leave memory for programs, however full they are.
+    mount_at /dev/shm tmpfs nosuid,nodev,mode=1777,size=20%
+    mount_at /run tmpfs nosuid,nodev,mode=755,size=10%
+    mount_at /tmp tmpfs nosuid,nodev,mode=1777,size=40%
     mount_at /sys/fs/cgroup cgroup2 nosuid,nodev,noexec
     ln -s /proc/self/fd /dev/fd
     ln -s fd/0 /dev/stdin
@@ -95,18 +96,16 @@ end_request() {
 settle() {
     patience=20
     while [ -e "$SCRIPT" ] && [ "$patience" -gt 0 ]; do
-        sleep 0.1
+        sleep 0.02
         patience=$((patience - 1))
     done
 }
 
-# Runs the request that is in the file `incoming`. It does not print to the port itself but to a pipe: who has
+# Runs the request. It does not print to the port itself but to a pipe: who has
 # the port can read it too, and would read the next request. The pipe has an inode whose mode lets every account
 # open /dev/stdout and /dev/stderr.
 start_request() {
-    mv "$FOLDER/incoming" "$SCRIPT"
-    mkfifo "$FOLDER/output"
-    chmod 622 "$FOLDER/output"
+    mkfifo -m 622 "$FOLDER/output"
     # shellcheck disable=SC2094
     # Opened for both first, for neither of the others waits then.
     exec 4<>"$FOLDER/output" 5<"$FOLDER/output" 6>"$FOLDER/output" 4>&-
@@ -130,7 +129,7 @@ serve() {
         if ! IFS= read -r count <&3; then
             # Without a host the port is always at its end.
             end_request
-            sleep 0.2
+            sleep 0.5
             continue
         fi
         case $count in
@@ -142,14 +141,14 @@ serve() {
             cat <&3 >/dev/null
             continue
         fi
-        head -c "$count" <&3 >"$FOLDER/incoming"
-        if [ "$(wc -c <"$FOLDER/incoming")" -ne "$count" ]; then
-            say "a request came in part"
-            rm -f "$FOLDER/incoming"
-            continue
-        fi
         settle
         end_request
+        head -c "$count" <&3 >"$SCRIPT"
+        if [ "$(wc -c <"$SCRIPT")" -ne "$count" ]; then
+            say "a request came in part"
+            rm -f "$SCRIPT"
+            continue
+        fi
         start_request
     done
 }

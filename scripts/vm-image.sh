@@ -5,7 +5,7 @@
 #
 # FOLDER then has
 #   disk.qcow2   the root file system, ext4 without partitions
-#   vmlinuz      the kernel, on x86-64 unpacked: emulation takes seconds to unpack it
+#   vmlinuz      the kernel
 #   initrd.img   loads the drivers of virtio and mounts the disk
 #   image.sum    what all this was made from
 #
@@ -24,15 +24,22 @@ readonly DEFAULT_MIRROR=http://deb.debian.org/debian
 readonly DEFAULT_SECURITY=http://deb.debian.org/debian-security
 readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 # What the guest itself needs, and what makes a connection of a job's trustworthy.
-readonly PACKAGES="ca-certificates iproute2 kmod mount"
+readonly PACKAGES="ca-certificates e2fsprogs iproute2 kmod mount passwd"
 # Loaded in this order, with what they depend on. A driver that the kernel has built in, or lacks, is none.
 readonly DRIVERS="virtio_pci virtio_mmio virtio_blk ext4 virtio_console virtio_net virtio_rng"
-readonly RESULTS="disk.qcow2 vmlinuz initrd.img"
+readonly RESULTS=(disk.qcow2 vmlinuz initrd.img)
 
 # Says what is wrong and ends.
 die() {
     complain "$@"
     exit 1
+}
+
+# Runs a command that has much to say, and shows the end of it only if it fails.
+quietly() {
+    "$@" >"$work/log" 2>&1 && return
+    tail -n 20 "$work/log" >&2
+    die "\`$*\` failed"
 }
 
 # Prints the release of Debian that this host is, or the default.
@@ -59,7 +66,7 @@ recipe() {
 # Succeeds if the folder has the image that this would build: is_built FOLDER RECIPE
 is_built() {
     local file
-    for file in $RESULTS; do
+    for file in "${RESULTS[@]}"; do
         [[ -f $1/$file ]] || return 1
     done
     [[ -f $1/image.sum ]] && grep -qxF "recipe $2" "$1/image.sum"
@@ -106,9 +113,8 @@ system() {
         eval "$(apt-config shell proxy Acquire::https::Proxy)"
         [[ -z $proxy || $proxy == DIRECT ]] || export https_proxy=$proxy
     fi
-    debootstrap --variant=minbase --force-check-gpg --keyring="$keys" \
-        --include="$(IFS=,; echo "${packages[*]}")" "$suite" "$root" "$mirror" >"$work/log" ||
-        { tail -n 20 "$work/log" >&2; die "debootstrap failed"; }
+    quietly debootstrap --variant=minbase --force-check-gpg --keyring="$keys" \
+        --include="$(IFS=,; echo "${packages[*]}")" "$suite" "$root" "$mirror"
     cat >"$root/etc/apt/sources.list" <<LIST
 deb $mirror $suite main
 deb ${updates:-$mirror} $suite-updates main
@@ -117,12 +123,12 @@ LIST
     lend_network
     # apt's terminal.
     mount -t devpts devpts "$root/dev/pts"
-    inside apt-get -qq update
-    inside apt-get -qq -y --no-install-recommends upgrade >"$work/log"
+    quietly inside apt-get -q update
+    quietly inside apt-get -q -y --no-install-recommends upgrade
 }
 
 # Unpacks the kernel for this machine beside the system, whose scripts would want a boot loader and an initrd, and
-# busybox for our own: fetch_kernel
+# busybox for our own.
 fetch_kernel() {
     local arch name
     arch=$(inside dpkg --print-architecture)
@@ -130,35 +136,13 @@ fetch_kernel() {
     name=$(inside apt-cache depends --important "linux-image-cloud-$arch" | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
     [[ -n $name ]] || die "there is no kernel linux-image-cloud-$arch"
     mkdir "$root/run/kernel" "$work/kernel" "$work/busybox"
-    inside sh -c 'cd /run/kernel && apt-get -qq -o APT::Sandbox::User=root download "$@"' sh "$name" busybox-static
+    quietly inside sh -c 'cd /run/kernel && apt-get -q -o APT::Sandbox::User=root download "$@"' sh "$name" busybox-static
     dpkg-deb -x "$root"/run/kernel/linux-image-*.deb "$work/kernel"
     dpkg-deb -x "$root"/run/kernel/busybox-static_*.deb "$work/busybox"
+    # Since trixie it is in /usr/lib alone.
+    [[ -e $work/kernel/lib ]] || ln -s usr/lib "$work/kernel/lib"
     version=${name#linux-image-}
     depmod -b "$work/kernel" "$version"
-}
-
-# Prints the bytes of a number in the kernel's header: field OFFSET LENGTH
-field() {
-    od -An -t "u$2" -j "$1" -N "$2" "$work/vmlinuz" | tr -d ' '
-}
-
-# Puts the kernel into the image. On x86-64 that is the ELF file in it, which QEMU starts by the PVH boot
-# protocol; where it is: Documentation/arch/x86/boot.rst in the kernel's source.
-place_kernel() {
-    local start size program
-    cp "$work/kernel/boot/vmlinuz-$version" "$work/vmlinuz"
-    [[ $(uname -m) == x86_64 ]] || { cp "$work/vmlinuz" "$out/vmlinuz"; return; }
-    start=$((($(field 497 1) + 1) * 512 + $(field 584 4)))
-    size=$(field 588 4)
-    case $(od -An -t x1 -j "$start" -N 4 "$work/vmlinuz" | tr -d ' ') in
-        1f8b*) program=gzip ;;
-        02214c18) program=lz4 ;;
-        28b52ffd) program=zstd ;;
-        fd377a58) program=xz ;;
-        *) die "the kernel is packed in an unknown way" ;;
-    esac
-    # The size of the unpacked kernel follows, which unpackers take for garbage.
-    head -c "$((start + size - 4))" "$work/vmlinuz" | tail -c "+$((start + 1))" | "$program" -dc >"$out/vmlinuz"
 }
 
 # Makes the initrd: not packed, for it is small, and emulation is slow.
@@ -212,7 +196,7 @@ INIT
 # Makes what the guest has beyond its packages, and removes what it needs no more.
 furnish() {
     install -m 755 scripts/vm-guest.sh "$root/sbin/ephemerd-guest"
-    cp -a "$work/kernel/lib/modules" "$root/usr/lib/" 2>/dev/null || cp -a "$work/kernel/usr/lib/modules" "$root/usr/lib/"
+    cp -a "$work/kernel/lib/modules" "$root/usr/lib/"
     inside useradd --create-home --shell /bin/bash --uid 1000 runner
     echo ephemerd-guest >"$root/etc/hostname"
     printf '127.0.0.1 localhost ephemerd-guest\n::1 localhost\n' >"$root/etc/hosts"
@@ -234,7 +218,8 @@ make_disk() {
     size=$(du -sm "$root" | cut -f 1)
     size=$((size * 3 / 2))
     ((size > 1024)) || size=1024
-    mke2fs -q -q -t ext4 -b 4096 -O ^has_journal -E lazy_itable_init=1 -L ephemerd -d "$root" "$work/disk.raw" "${size}M"
+    truncate -s "${size}M" "$work/disk.raw"
+    mke2fs -q -t ext4 -b 4096 -O ^has_journal -E lazy_itable_init=1 -L ephemerd -d "$root" "$work/disk.raw"
     qemu-img convert -c -O qcow2 -o compression_type=zstd "$work/disk.raw" "$out/disk.qcow2"
 }
 
@@ -246,7 +231,6 @@ build() {
     root=$work/root
     out=$work/out
     trap clean_up EXIT
-    # They have traps of their own no longer.
     trap 'exit 130' INT
     trap 'exit 143' TERM
     mkdir "$root" "$out"
@@ -257,7 +241,7 @@ build() {
     system "$suite" "$extra"
     heading "kernel"
     fetch_kernel
-    place_kernel
+    cp "$work/kernel/boot/vmlinuz-$version" "$out/vmlinuz"
     make_initrd
     heading "disk"
     furnish
@@ -267,13 +251,13 @@ build() {
         echo "suite $suite"
         echo "packages $PACKAGES $extra"
         echo "kernel $version"
-        (cd "$out" && sha256sum $RESULTS)
+        (cd "$out" && sha256sum "${RESULTS[@]}")
     } >"$out/image.sum"
     chmod 644 "$out"/*
     chown "$owner" "$out"/*
     # Last what says that the others are whole. A guest that runs keeps the disk it has.
     rm -f "$folder/image.sum"
-    for file in $RESULTS image.sum; do
+    for file in "${RESULTS[@]}" image.sum; do
         mv -f "$out/$file" "$folder/$file"
     done
 }
@@ -310,10 +294,10 @@ case $(uname -m) in
 esac
 heading "tools"
 PATH=$PATH:/usr/sbin:/sbin need debootstrap=debootstrap qemu-img=qemu-utils "${qemu[@]}" mke2fs=e2fsprogs \
-    depmod=kmod cpio=cpio lz4=lz4 xz=xz-utils zstd=zstd unshare=util-linux "$KEYRING=debian-archive-keyring"
+    depmod=kmod cpio=cpio xz=xz-utils zstd=zstd unshare=util-linux "$KEYRING=debian-archive-keyring"
 mkdir -p "$folder"
 began=$SECONDS
 as_root unshare --mount env PATH="$PATH:/usr/sbin:/sbin" "$PWD/scripts/vm-image.sh" --build \
     "$(realpath "$folder")" "$suite" "$extra" "$sum" "$(id -u):$(id -g)"
 echo "$folder is built, in $((SECONDS - began)) s:"
-(cd "$folder" && du -h --apparent-size -- *)
+(cd "$folder" && du -h --apparent-size "${RESULTS[@]}")
