@@ -178,11 +178,15 @@ impl Daemon {
     }
 
     async fn run(self: Arc<Self>, id: JobId, spec: JobSpec, slot: Slot, cancel: CancellationToken) {
-        let unusable = match self
-            .gate
-            .admit(&spec.origin.repo, self.eyes(&slot, &cancel))
-            .await
-        {
+        let admitted = match &self.only_guests {
+            Some(why) => Err(GateError::Shut(why.clone())),
+            None => {
+                self.gate
+                    .admit(&spec.origin.repo, self.eyes(&slot, &cancel))
+                    .await
+            }
+        };
+        let unusable = match admitted {
             Ok(()) => match self.source.as_ref().filter(|source| source.has(&id)) {
                 Some(source) => self.run_runner(source, (&id, &spec), &slot, &cancel).await,
                 None => self.run_admitted((&id, &spec), None, &slot, &cancel).await,
@@ -359,7 +363,8 @@ impl Daemon {
     /// Takes a free slot for a look, if there is one and nothing waits for it.
     fn take_idle(&self) -> Option<Slot> {
         let mut state = self.state();
-        if state.stopping || !state.queue.is_empty() {
+        // Not even we look where nothing is fenced in.
+        if state.stopping || !state.queue.is_empty() || self.only_guests.is_some() {
             return None;
         }
         let slot = self

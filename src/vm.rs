@@ -270,6 +270,19 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// What a guest of a backend is to be when no rule says more.
+    pub fn plain(name: &str, backend: &Backend) -> Self {
+        Self {
+            backend: name.to_owned(),
+            image: backend.image.clone().unwrap_or_default(),
+            cpu: backend.cpu,
+            memory_byte: backend.memory_byte,
+            disk_byte: backend.disk_byte,
+            guest: backend.guest,
+            isolation: backend.isolation,
+        }
+    }
+
     /// What a job's guest is to be, by the choice of its rule.
     ///
     /// # Errors
@@ -292,18 +305,13 @@ impl Wanted {
         let backend = config.backends.get(name).ok_or_else(|| {
             format!("the VM backend `{name}` is not configured\nhint: name it below `[vm.backends]`")
         })?;
+        let plain = Self::plain(name, backend);
         Ok(Self {
-            backend: name.clone(),
-            image: choice
-                .image
-                .clone()
-                .or_else(|| backend.image.clone())
-                .unwrap_or_default(),
-            cpu: choice.cpu.unwrap_or(backend.cpu),
-            memory_byte: choice.memory_byte.unwrap_or(backend.memory_byte),
-            disk_byte: choice.disk_byte.unwrap_or(backend.disk_byte),
-            guest: backend.guest,
-            isolation: backend.isolation,
+            image: choice.image.clone().unwrap_or(plain.image),
+            cpu: choice.cpu.unwrap_or(plain.cpu),
+            memory_byte: choice.memory_byte.unwrap_or(plain.memory_byte),
+            disk_byte: choice.disk_byte.unwrap_or(plain.disk_byte),
+            ..plain
         })
     }
 }

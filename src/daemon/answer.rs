@@ -163,6 +163,9 @@ impl Daemon {
         if repo.as_str() != NOBODY && decision.route != Route::Native {
             return Err(decision.reason);
         }
+        if let Some(why) = &self.only_guests {
+            return Err(why.clone());
+        }
         let slot = self
             .take_idle()
             .ok_or("every slot is taken, so that no job can look\nhint: ask again when one is free")?;

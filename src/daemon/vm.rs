@@ -346,7 +346,7 @@ impl Daemon {
     /// Takes a job through one guest.
     ///
     /// # Errors
-    /// The ledger or the log cannot be written, in words.
+    /// The ledger cannot be written, in words.
     async fn through_guest(
         &self,
         guests: &Guests,
@@ -369,11 +369,21 @@ impl Daemon {
             .permit(id, (backend, *isolation), SystemTime::now())
             .map_err(|error| words(&error))?;
         self.tell();
-        let log = File::options().append(true).create(true).open(self.log_of(id));
-        let mut output = Kept::new(log.map_err(|error| words(&error))?, native.limits.output_byte);
+        let log = self.log_of(id);
+        let mut output = match File::options().append(true).create(true).open(&log) {
+            Ok(file) => Kept::new(file, native.limits.output_byte),
+            Err(error) => {
+                let reason = format!("could not open `{log}`: {error}");
+                let lived = Lived::never(Outcome::Failed { reason });
+                return Ok((lived, Usage::default(), None));
+            }
+        };
         let leave = match self.leave(guests, &job.wanted, place).await {
             Ok(leave) => leave,
-            Err(why) => return Ok((Lived::refused(why), Usage::default(), None)),
+            Err(reason) => {
+                let lived = Lived::never(Outcome::Refused { reason });
+                return Ok((lived, Usage::default(), None));
+            }
         };
         let order = Order {
             id,

@@ -63,10 +63,10 @@ pub struct Lived {
 }
 
 impl Lived {
-    /// A guest that was never made, because it would lack a protection.
-    pub fn refused(why: String) -> Self {
+    /// A guest that was never made, because that is how its job ends.
+    pub fn never(outcome: Outcome) -> Self {
         Self {
-            end: End::Job(Outcome::Refused { reason: why }),
+            end: End::Job(outcome),
             leftovers: vec![],
             memory_peak_byte: None,
         }

@@ -104,7 +104,7 @@ pub async fn pull(room: &Room, backend: &Backend) -> Result<(), String> {
     if let Some(why) = too_little(backend.image_byte, free) {
         return Err(format!("`{store}` {why}"));
     }
-    let mut spec = room.command(backend, argv, None);
+    let mut spec = room.command(backend, argv);
     spec.timeout = PULL_WITHIN;
     let output = room
         .attendant

@@ -172,7 +172,7 @@ impl Room {
     /// # Errors
     /// It cannot be asked, in words.
     pub async fn names(&self, backend: &Backend, argv: &Argv) -> Result<Vec<String>, String> {
-        let spec = self.command(backend, argv, None);
+        let spec = self.command(backend, argv);
         let output = self
             .attendant
             .run(&spec)
@@ -194,7 +194,7 @@ impl Room {
             .list
             .as_ref()
             .ok_or("the backend has no `list`")?;
-        let spec = self.command(backend, argv, None);
+        let spec = self.command(backend, argv);
         let output = self
             .attendant
             .run(&spec)
@@ -214,16 +214,8 @@ impl Room {
     }
 
     /// A command of a backend that is about no guest.
-    pub fn command(&self, backend: &Backend, argv: &Argv, image: Option<&str>) -> CommandSpec {
-        let wanted = Wanted {
-            backend: String::new(),
-            image: image.or(backend.image.as_deref()).unwrap_or_default().to_owned(),
-            cpu: backend.cpu,
-            memory_byte: backend.memory_byte,
-            disk_byte: backend.disk_byte,
-            guest: backend.guest,
-            isolation: backend.isolation,
-        };
+    pub fn command(&self, backend: &Backend, argv: &Argv) -> CommandSpec {
+        let wanted = Wanted::plain("", backend);
         let nobody = VmName::nobody();
         let tools = Tools {
             backend,
@@ -248,15 +240,7 @@ impl Room {
             }
             return leftovers;
         };
-        let wanted = Wanted {
-            backend: backend.to_owned(),
-            image: it.image.clone().unwrap_or_default(),
-            cpu: it.cpu,
-            memory_byte: it.memory_byte,
-            disk_byte: it.disk_byte,
-            guest: it.guest,
-            isolation: it.isolation,
-        };
+        let wanted = Wanted::plain(backend, it);
         let tools = Tools {
             backend: it,
             wanted: &wanted,
