@@ -10,7 +10,7 @@ use ephemerd::job::{JobId, JobSpec, Origin, Outcome};
 use ephemerd::trust::Route;
 use ephemerd::vm::Isolation;
 
-use crate::harness::{Daemon, Site, command, out, said, wait_for, wait_within};
+use crate::harness::{Daemon, PROGRAM, Site, command, out, said, wait_for, wait_within};
 
 /// What guests of these tests run under.
 struct Stand {
@@ -50,6 +50,14 @@ fn tart_config(home: &Utf8Path, more: &str) -> String {
     )
 }
 
+/// The configuration of a backend that is a command: `start` is one of its two ways to be switched on.
+fn plain_config(tool: &Utf8Path, home: &Utf8Path, detached: bool) -> String {
+    let start = if detached { "start" } else { "run" };
+    format!(
+        "\"vm/*\" = \"vm\"\n{ROOM}[vm]\nhost_memory = \"1MiB\"\ncapacity_wait = \"3s\"\n[vm.backends.plain]\nguest = \"linux\"\nisolation = \"container\"\ntool = \"{tool}\"\nmemory = \"64MiB\"\nboot_timeout = \"10s\"\nstage_timeout = \"5s\"\nclone = [\"{{tool}}\", \"clone\", \"{{name}}\"]\nstart = [\"{{tool}}\", \"{start}\", \"{{name}}\"]\ndetached = {detached}\nexec = [\"{{tool}}\", \"exec\", \"{{name}}\"]\nstop = [\"{{tool}}\", \"stop\", \"{{name}}\"]\ndelete = [\"{{tool}}\", \"delete\", \"{{name}}\"]\nlist = [\"{{tool}}\", \"list\"]\nnetwork_none = []\nenv = {{ GUESTS = \"{home}\" }}\n"
+    )
+}
+
 impl Stand {
     fn tart() -> Self {
         let (site, home) = tart_site("");
@@ -64,11 +72,8 @@ impl Stand {
         let site = Site::new("");
         let home = site.top.join("plain");
         fs::create_dir_all(home.join("guests")).unwrap();
-        let tool = format!("{FAKES}/guest");
-        let start = if detached { "start" } else { "run" };
-        site.configure(&format!(
-            "\"vm/*\" = \"vm\"\n{ROOM}[vm]\nhost_memory = \"1MiB\"\ncapacity_wait = \"3s\"\n[vm.backends.plain]\nguest = \"linux\"\nisolation = \"container\"\ntool = \"{tool}\"\nmemory = \"64MiB\"\nboot_timeout = \"10s\"\nstage_timeout = \"5s\"\nclone = [\"{{tool}}\", \"clone\", \"{{name}}\"]\nstart = [\"{{tool}}\", \"{start}\", \"{{name}}\"]\ndetached = {detached}\nexec = [\"{{tool}}\", \"exec\", \"{{name}}\"]\nstop = [\"{{tool}}\", \"stop\", \"{{name}}\"]\ndelete = [\"{{tool}}\", \"delete\", \"{{name}}\"]\nlist = [\"{{tool}}\", \"list\"]\nnetwork_none = []\nenv = {{ GUESTS = \"{home}\" }}\n"
-        ));
+        let tool = Utf8PathBuf::from(format!("{FAKES}/guest"));
+        site.configure(&plain_config(&tool, &home, detached));
         Self {
             daemon: Daemon::start_at(site),
             home,
@@ -417,6 +422,44 @@ fn a_killed_daemon_leaves_no_guest_of_a_tool_that_runs_on_its_own() {
         assert_eq!(fs::read_dir(home.join("guests")).unwrap().count(), 0, "{state}");
         assert_gone(daemon.site());
     }
+}
+
+#[test]
+fn where_no_native_job_can_be_fenced_in_only_guests_run() {
+    let mut site = Site::new("");
+    let top = site.top.join("nobody");
+    let home = top.join("plain");
+    fs::create_dir_all(home.join("guests")).unwrap();
+    let tool = site.copy(format!("{FAKES}/guest").as_str().into(), "guest");
+    site.data_dir = top.join("data");
+    site.configure(&format!(
+        "\"both/*\" = {{ route = \"native\", fallback = \"vm\" }}\n{}",
+        plain_config(&tool, &home, false)
+    ));
+    for path in [&top, &home, &home.join("guests")] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let program = site.copy(PROGRAM.into(), "ephemerd");
+    let mut run = command("setpriv");
+    run.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--no-new-privs",
+    ])
+    .args([program.as_str(), "--config", site.config.as_str(), "run"]);
+    let daemon = Daemon::start_by(site, run);
+    let Outcome::Refused { reason } = daemon.outcome(&daemon.script("true")) else {
+        panic!()
+    };
+    assert!(reason.contains("axis `accounts` is absent"), "{reason}");
+    let both = daemon.ended(&daemon.submit("both/app", &["true"]));
+    assert_eq!(both.job.outcome, Some(Outcome::Exited { code: 0 }), "{both:?}");
+    assert_eq!(both.job.isolation, Some(Isolation::Container));
+    let untrusted = daemon.submit("vm/app", &["sh", "-c", "exit 3"]);
+    assert_eq!(daemon.outcome(&untrusted), Outcome::Exited { code: 3 });
+    let status = daemon.status();
+    assert!(status.shut.is_some_and(|why| why.contains("accounts")));
 }
 
 #[test]
