@@ -57,6 +57,9 @@ tools() {
     need git=git make=make cc=gcc /usr/include/stdio.h=libc6-dev /usr/bin/python3=python3 bwrap=bubblewrap \
         shellcheck=shellcheck /usr/sbin/useradd=passwd /usr/sbin/nft=nftables /usr/sbin/ip=iproute2 \
         /usr/bin/nsenter=util-linux
+    # Guests that are real: containers of busybox, and a machine.
+    need /usr/bin/runc=runc /bin/busybox=busybox-static
+    scripts/vm-image.sh >/dev/null
     # The tests of `provision` stand in for what is macOS's own; these are the same everywhere, and taken from here.
     need curl=curl tar=tar unzip=unzip
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -10,7 +10,7 @@ pub mod server;
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::github::GitHubReport;
-use crate::daemon::vm::VmReport;
+use crate::daemon::vm::report::VmReport;
 use crate::job::ledger::{JobRow, Transition};
 use crate::job::{JobId, JobSpec, Repo};
 use crate::provision::question::{self, Question};

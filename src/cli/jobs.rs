@@ -13,7 +13,7 @@ use super::table::{fit_terminal, table};
 use crate::control::client::ask;
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
 use crate::daemon::github::GitHubReport;
-use crate::daemon::vm::{KindReport, VmReport};
+use crate::daemon::vm::report::{KindReport, VmReport};
 use crate::egress::EgressReport;
 use crate::github::ticket::{AtGitHub, Ticket};
 use crate::host::Os;

@@ -9,7 +9,7 @@ use super::template::Argv;
 use super::{Dialect, Guest, Isolation, Network};
 
 /// Every preset and the text of its file.
-const PRESETS: [(&str, &str); 7] = [
+const PRESETS: [(&str, &str); 8] = [
     ("tart", include_str!("presets/tart.toml")),
     ("qemu", include_str!("presets/qemu.toml")),
     ("qemu-tcg", include_str!("presets/qemu-tcg.toml")),
@@ -17,6 +17,7 @@ const PRESETS: [(&str, &str); 7] = [
     ("docker", include_str!("presets/docker.toml")),
     ("container", include_str!("presets/container.toml")),
     ("incus", include_str!("presets/incus.toml")),
+    ("oci", include_str!("presets/oci.toml")),
 ];
 
 /// What a preset fills in; everything that is not there must stand in the configuration, or is not needed.

@@ -29,3 +29,4 @@ mod recovery;
 mod suite;
 mod unprivileged;
 mod vm;
+mod vm_real;

@@ -513,6 +513,7 @@ pub const KEYS: [Key; 114] = [
             "docker",
             "container",
             "incus",
+            "oci",
         ]),
         default: None,
         doc: "Commands that come with ephemerd; keys set beside it take the place of its own.",
