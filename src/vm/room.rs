@@ -16,12 +16,12 @@ use super::life::{Class, Infra, Stage};
 use super::name::{Owner, VmName};
 use super::stage::{Tools, complaint, judge, names};
 use super::template::Argv;
-use super::{Backend, VmConfig, Wanted};
+use super::{Backend, Guest, VmConfig, Wanted};
 use crate::config::Config;
 use crate::host::command::attend::{Attendant, Patron};
 use crate::host::command::{CommandError, CommandSpec, Output};
 use crate::host::files::{make_dir, wipe};
-use crate::host::{Host, os};
+use crate::host::{Host, Os, os};
 use crate::job::ledger::{AcquisitionId, Ledger, LedgerError};
 use crate::slot::Account;
 
@@ -67,6 +67,9 @@ impl Room {
             .as_deref()
             .map(|name| patron(name, config))
             .transpose()?;
+        if let Some(why) = lacks_user(host.os, geteuid().is_root(), &config.vm) {
+            return Err(why);
+        }
         // Without root the tools run as we do.
         let own = geteuid().as_raw();
         let patron = patron.filter(|patron| patron.account.uid != own);
@@ -386,6 +389,15 @@ pub(crate) fn account(name: &str) -> Option<Account> {
     })
 }
 
+/// Why guests need a user of their own: those with macOS do not start for root (Tart's issue 921), which has no login
+/// keychain either.
+fn lacks_user(os: Os, is_root: bool, vm: &VmConfig) -> Option<String> {
+    let has_macos = vm.backends.values().any(|backend| backend.guest == Guest::MacOs);
+    (os == Os::MacOs && is_root && has_macos && vm.user.is_none()).then(|| {
+        "guests with macOS do not start for root\nhint: set `vm.user` to the account that is logged in on this Mac".to_owned()
+    })
+}
+
 /// Whom tools run as. None of those that jobs run as: their processes are killed when a job of theirs ends.
 fn patron(name: &str, config: &Config) -> Result<Patron, String> {
     let user = users::get_user_by_name(name).ok_or_else(|| {
@@ -415,4 +427,27 @@ fn patron(name: &str, config: &Config) -> Result<Patron, String> {
         },
         home,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_a_mac_guests_with_macos_never_run_as_root() {
+        let vm = |more: &str| {
+            let text = format!("vm.backends.t = {{ preset = \"tart\"{more} }}");
+            crate::config::parse(&text, "e.toml").unwrap().config.vm
+        };
+        let tart = vm("");
+        assert!(lacks_user(Os::MacOs, true, &tart).is_some_and(|why| why.contains("\nhint: set `vm.user`")));
+        assert_eq!(lacks_user(Os::MacOs, false, &tart), None);
+        assert_eq!(lacks_user(Os::Linux, true, &tart), None);
+        assert_eq!(lacks_user(Os::MacOs, true, &vm(", guest = \"linux\"")), None);
+        let with_user = VmConfig {
+            user: Some("builder".to_owned()),
+            ..tart
+        };
+        assert_eq!(lacks_user(Os::MacOs, true, &with_user), None);
+    }
 }
