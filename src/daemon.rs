@@ -35,6 +35,7 @@ use crate::job::run::{DAEMON_STOPPED, Order, Pipeline, RunnerOrder};
 use crate::job::{JobId, JobSpec, Outcome};
 use crate::slot::Slot;
 use crate::trust::Route;
+use crate::vm::Wanted;
 use crate::warden::Request;
 use gate::{Gate, GateError};
 use github::Source;
@@ -229,26 +230,26 @@ impl Daemon {
         self.source.as_ref().is_some_and(|source| source.has(id))
     }
 
-    /// Enters a job of GitHub's that is to run here.
-    fn take_ticket(&self, job: &JobSeen) -> Result<JobId, LedgerError> {
-        self.enter_ticket(job, Route::Native, &job.decision.reason)
-    }
-
     /// Enters a job of GitHub's that may not run here, and why.
     fn refuse_ticket(&self, job: &JobSeen, why: &str) -> Result<JobId, LedgerError> {
-        let id = self.enter_ticket(job, job.decision.route, why)?;
+        let spec = self.runner_spec(job, None);
+        let id = self.enter_ticket(job, &spec, (job.decision.route, why))?;
         let reason = why.to_owned();
         self.end_unstarted(&id, Outcome::Refused { reason });
         Ok(id)
     }
 
-    fn enter_ticket(&self, job: &JobSeen, route: Route, reason: &str) -> Result<JobId, LedgerError> {
+    fn enter_ticket(
+        &self,
+        job: &JobSeen,
+        spec: &JobSpec,
+        (route, reason): (Route, &str),
+    ) -> Result<JobId, LedgerError> {
         let now = SystemTime::now();
         let id = self.pipeline.ledger.fresh_id(now)?;
-        let spec = runner_spec(job);
         let entry = Entry {
             id: &id,
-            spec: &spec,
+            spec,
             route,
             reason,
             ticket: Some(&job.ticket),
@@ -259,12 +260,29 @@ impl Daemon {
         Ok(id)
     }
 
+    /// What a job of GitHub's is here: its runner, which is in the image of the guest it is to have, if it is to have one.
+    fn runner_spec(&self, job: &JobSeen, wanted: Option<&Wanted>) -> JobSpec {
+        let (program, env) = match wanted.and_then(|wanted| self.runner_in(wanted)) {
+            Some((root, os)) => (
+                root.join(listener::PROGRAM).into_string(),
+                listener::environment(os, &BTreeMap::new(), None),
+            ),
+            None => (listener::PROGRAM.to_owned(), BTreeMap::new()),
+        };
+        JobSpec {
+            origin: job.origin.clone(),
+            command: vec![program, "run".to_owned()],
+            env,
+            timeout_s: None,
+        }
+    }
+
     /// Puts a job of GitHub's into the queue.
-    fn enqueue(self: &Arc<Self>, id: JobId, job: &JobSeen) {
+    fn enqueue(self: &Arc<Self>, id: JobId, spec: JobSpec) {
         {
             let mut state = self.state();
-            state.queue.push(id.clone(), job.ticket.repo.clone());
-            state.specs.insert(id, runner_spec(job));
+            state.queue.push(id.clone(), spec.origin.repo.clone());
+            state.specs.insert(id, spec);
         }
         self.pump();
     }
@@ -273,7 +291,7 @@ impl Daemon {
     fn unqueue(&self, id: &JobId) -> bool {
         let mut state = self.state();
         state.specs.remove(id);
-        state.queue.remove(id)
+        state.queue.remove(id) || state.vms.unqueue(id)
     }
 
     /// Lets the source of jobs know that it may look again.
@@ -452,15 +470,5 @@ impl Daemon {
                 break;
             }
         }
-    }
-}
-
-/// What a job of GitHub's is here: its runner.
-fn runner_spec(job: &JobSeen) -> JobSpec {
-    JobSpec {
-        origin: job.origin.clone(),
-        command: vec![listener::PROGRAM.to_owned(), "run".to_owned()],
-        env: BTreeMap::new(),
-        timeout_s: None,
     }
 }

@@ -178,4 +178,12 @@ impl Decision {
         }
         self
     }
+
+    /// The refusal of a job for which there is no guest; `why` not.
+    #[must_use]
+    pub fn but(mut self, why: &str) -> Self {
+        self.route = Route::Refuse;
+        self.reason = format!("{}, but {why}", self.reason);
+        self
+    }
 }

@@ -37,6 +37,8 @@ use serde::{Deserialize, Serialize};
 pub use preset::Commands;
 use template::Share;
 
+use crate::host::Os;
+
 /// `[vm]`: where jobs run that are not trusted with this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VmConfig {
@@ -79,6 +81,14 @@ pub enum Guest {
 impl Guest {
     /// Every kind.
     pub const ALL: [Self; 2] = [Self::MacOs, Self::Linux];
+
+    /// The system in it.
+    pub const fn os(self) -> Os {
+        match self {
+            Self::MacOs => Os::MacOs,
+            Self::Linux => Os::Linux,
+        }
+    }
 }
 
 impl fmt::Display for Guest {

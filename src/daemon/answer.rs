@@ -103,17 +103,7 @@ impl Daemon {
         {
             decision = decision.fall_back(&why, config.has_vm_backend());
         }
-        let wanted = match decision.route {
-            Route::Vm => match self.wanted(&decision) {
-                Ok(wanted) => Some(wanted),
-                Err(why) => {
-                    decision.route = Route::Refuse;
-                    decision.reason = format!("{}, but {why}", decision.reason);
-                    None
-                }
-            },
-            Route::Native | Route::Refuse => None,
-        };
+        let (decision, wanted) = self.in_guest(decision);
         let now = SystemTime::now();
         let id = self.pipeline.ledger.fresh_id(now).map_err(words)?;
         let entry = Entry {
@@ -148,7 +138,7 @@ impl Daemon {
     }
 
     /// Why no native job of `repo` would be let through, as far as that is known without looking.
-    async fn why_not_native(&self, repo: &Repo) -> Option<String> {
+    pub(super) async fn why_not_native(&self, repo: &Repo) -> Option<String> {
         match &self.only_guests {
             Some(why) => Some(why.clone()),
             None => self.gate.why_shut(Some(repo)).await,

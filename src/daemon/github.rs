@@ -44,6 +44,7 @@ use crate::host::Host;
 use crate::host::secrets::{self, SecretError};
 use crate::job::{JobId, Repo};
 use crate::trust::Route;
+pub(super) use runner::InGuest;
 use sets::Set;
 use trees::Trees;
 
@@ -109,6 +110,8 @@ struct Sight {
     /// Since when each job is seen to wait.
     since: BTreeMap<Key, Instant>,
     claims: Claims,
+    /// Where each job that waits goes, by what this host can do now; its decision says where it may.
+    routes: BTreeMap<Key, Route>,
     /// Jobs of which it is written down that they may not run here.
     told: BTreeSet<Key>,
     held: Vec<Held>,
@@ -126,6 +129,8 @@ struct Sight {
 struct Life {
     made_for: Ticket,
     scope: Scope,
+    /// Whether its runner has a guest instead of a slot.
+    in_guest: bool,
     /// The runner's number, once it is made.
     runner: Option<u64>,
     stage: Stage,
@@ -230,24 +235,32 @@ impl Source {
         }
     }
 
-    /// Takes up a job that has a slot: where its runner is made, for which job, and what tells the job it has. `None` when it is one too many by now.
+    /// Takes up a job that has a slot or a guest: where its runner is made, for which job, and what tells the job it has.
+    /// `None` when it is one too many by now.
     fn start(&self, id: &JobId) -> Option<(Scope, Ticket, watch::Receiver<Option<Ticket>>)> {
         let mut sight = self.sight();
-        let Sight { jobs, lives, .. } = &mut *sight;
-        let scope = lives.get(id)?.scope.clone();
+        let Sight {
+            jobs, lives, routes, ..
+        } = &mut *sight;
+        let life = lives.get(id)?;
+        let (scope, in_guest) = (life.scope.clone(), life.in_guest);
         let of_class = |stage| {
+            let same = |life: &&Life| life.scope == scope && life.in_guest == in_guest;
             lives
                 .values()
-                .filter(|life| life.scope == scope && life.stage == stage)
+                .filter(same)
+                .filter(|life| life.stage == stage)
                 .count()
         };
+        let route = if in_guest { Route::Vm } else { Route::Native };
         let wanted = match self.set(&scope) {
             Some(set) => set.wanted(of_class(Stage::Taken)).most,
             None => {
                 let wanted = jobs.iter().filter(|(repo, _)| self.scope(repo) == scope);
+                let goes = |job: &JobSeen| routes.get(&job.ticket.key()).copied() == Some(route);
                 let wanted = wanted
                     .flat_map(|(_, jobs)| jobs)
-                    .filter(|job| job.runner.is_none() && job.decision.route == Route::Native);
+                    .filter(|job| job.runner.is_none() && goes(job));
                 wanted.count()
             }
         };
@@ -257,6 +270,13 @@ impl Source {
         let life = lives.get_mut(id)?;
         life.stage = Stage::Free;
         Some((scope, life.made_for.clone(), life.has.subscribe()))
+    }
+
+    /// Takes in that a job waits for another guest.
+    pub(super) fn waits_again(&self, id: &JobId) {
+        if let Some(life) = self.sight().lives.get_mut(id) {
+            life.stage = Stage::NoSlot;
+        }
     }
 
     /// Notes which version the runner of a job is.
@@ -356,6 +376,7 @@ impl Life {
         Ours {
             job: job.clone(),
             made_for: self.made_for.key(),
+            in_guest: self.in_guest,
             stage: self.stage,
         }
     }

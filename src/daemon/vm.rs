@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Daemon;
+use super::Source;
 use super::egress::Leave;
+use super::github::InGuest;
 use super::queue::Queue;
 use crate::egress::EgressReport;
 use crate::job::ledger::{Ending, Usage};
@@ -68,6 +70,8 @@ struct Waiting {
     attempt: u32,
     /// Since when there is no room for it.
     full_since: Option<Instant>,
+    /// Its runner, once a job of GitHub's has one.
+    runner: Option<InGuest>,
 }
 
 #[derive(Debug)]
@@ -176,16 +180,25 @@ impl Vms {
 /// What becomes of a job whose guest is gone.
 enum Next {
     Ended(Outcome),
-    Again { attempt: u32, why: String },
+    Again { why: String },
     Blocked { why: String },
 }
 
 impl Daemon {
-    /// What the guest of a job is to be, that trust sends to one.
-    ///
+    /// What the guest of a job is to be, that trust sends to one; the job is refused when none can be made for it.
+    pub(super) fn in_guest(&self, decision: Decision) -> (Decision, Option<Wanted>) {
+        if decision.route != Route::Vm {
+            return (decision, None);
+        }
+        match self.wanted(&decision) {
+            Ok(wanted) => (decision, Some(wanted)),
+            Err(why) => (decision.but(&why), None),
+        }
+    }
+
     /// # Errors
     /// None can be made for it, in words with a hint.
-    pub(super) fn wanted(&self, decision: &Decision) -> Result<Wanted, String> {
+    fn wanted(&self, decision: &Decision) -> Result<Wanted, String> {
         let guests = self.guests.as_ref().ok_or("no VM backend is configured")?;
         let wanted = Wanted::new(&guests.room.config, &decision.vm)?;
         match guests.plan.refusal(wanted.memory_byte) {
@@ -207,6 +220,7 @@ impl Daemon {
                     wanted,
                     attempt: 1,
                     full_since: None,
+                    runner: None,
                 },
             );
         }
@@ -240,63 +254,65 @@ impl Daemon {
     async fn run_guest(self: Arc<Self>, id: JobId, mut job: Waiting, cancel: CancellationToken, place: u32) {
         let Some(guests) = &self.guests else { return };
         let guest = job.wanted.guest;
-        let lived = self.through_guest(guests, (&id, &job), &cancel, place).await;
-        let mut lost = vec![];
-        let next = match lived {
-            Err(why) => {
-                // The ledger says what there is of it; the next start undoes that.
-                error!(job = %id, why, "guest out of sight; its permit is not given back");
-                lost.push(why);
-                None
-            }
+        let source = self.source.as_ref().filter(|source| source.has(&id));
+        let lived = self
+            .through_guest((guests, source), (&id, &mut job), &cancel, place)
+            .await;
+        let (lost, next) = match lived {
+            // The ledger says what there is of it; the next start undoes that.
+            Err(why) => (vec![format!("the guest of job {id}, out of sight: {why}")], None),
             Ok((lived, usage, egress)) => {
-                lost.extend(lived.leftovers.iter().cloned());
-                Some((self.after(guests, &mut job, &lived).await, usage, egress))
+                let next = self.after(guests, &mut job, &lived).await;
+                (lived.leftovers, Some((next, usage, egress)))
             }
         };
         for what in &lost {
-            error!(job = %id, what, "left of a guest");
+            error!(job = %id, what, "left of a guest; its permit is not given back");
         }
-        let mut ended = None;
+        let failed = |reason| Next::Ended(Outcome::Failed { reason });
+        let next = next.map(|(next, usage, egress)| {
+            let next = match next {
+                // What is left of it may still run, and the ledger says that the job holds it.
+                Next::Again { why } | Next::Blocked { why } if !lost.is_empty() => {
+                    failed(format!("{why}; its guest could not be removed"))
+                }
+                Next::Again { .. } | Next::Blocked { .. } if self.state().stopping => {
+                    failed(crate::job::run::DAEMON_STOPPED.to_owned())
+                }
+                next => next,
+            };
+            (next, usage, egress)
+        });
+        if let Some((Next::Ended(outcome), usage, egress)) = &next {
+            self.end_guest_job(&id, outcome, lost.is_empty(), *usage, egress.as_ref());
+            if let Some((source, runner)) = source.zip(job.runner.as_ref()) {
+                self.learn_in_guest(source, runner, outcome);
+            }
+        }
+        match (&next, source) {
+            (Some((Next::Again { .. } | Next::Blocked { .. }, ..)), Some(source)) => source.waits_again(&id),
+            (_, Some(source)) => source.over(&id),
+            (_, None) => {}
+        }
         {
             let mut state = self.state();
-            state.vms.running.remove(&id);
-            state
-                .vms
-                .lost
-                .extend(lost.iter().map(|what| (guest, what.clone())));
-            let is_closed = state.stopping;
+            let vms = &mut state.vms;
+            vms.running.remove(&id);
+            vms.lost.extend(lost.into_iter().map(|what| (guest, what)));
             match next {
-                None => {}
-                Some((Next::Ended(outcome), usage, egress)) => ended = Some((outcome, usage, egress)),
-                // What is left of it may still run, and the ledger says that the job holds it.
-                Some((Next::Again { why, .. } | Next::Blocked { why }, usage, egress))
-                    if !lost.is_empty() =>
-                {
-                    let reason = format!("{why}; its guest could not be removed");
-                    ended = Some((Outcome::Failed { reason }, usage, egress));
-                }
-                Some((Next::Again { .. } | Next::Blocked { .. }, usage, egress)) if is_closed => {
-                    let reason = crate::job::run::DAEMON_STOPPED.to_owned();
-                    ended = Some((Outcome::Failed { reason }, usage, egress));
-                }
-                Some((Next::Again { attempt, why }, ..)) => {
-                    info!(job = %id, attempt, why, "another guest for the job");
-                    job.attempt = attempt;
-                    self.requeue(&mut state.vms, &id, job, &why);
+                None | Some((Next::Ended(_), ..)) => {}
+                Some((Next::Again { why }, ..)) => {
+                    info!(job = %id, attempt = job.attempt, why, "another guest for the job");
+                    self.requeue(vms, &id, job, &why);
                 }
                 Some((Next::Blocked { why }, ..)) => {
                     let pause = FULL_PAUSE.min(guests.room.config.capacity_wait / 10);
-                    state.vms.paused.insert(guest, Instant::now() + pause);
-                    // Each guest has a name of its own, also one that found no room.
-                    job.attempt += 1;
-                    self.requeue(&mut state.vms, &id, job, &why);
+                    vms.paused.insert(guest, Instant::now() + pause);
+                    self.requeue(vms, &id, job, &why);
                 }
             }
         }
-        if let Some((outcome, usage, egress)) = ended {
-            self.end_guest_job(&id, &outcome, lost.is_empty(), usage, egress.as_ref());
-        }
+        self.tell();
         self.pump_guests();
         // Whatever is paused is tried again then.
         let until = self.state().vms.paused.get(&guest).copied();
@@ -306,7 +322,9 @@ impl Daemon {
         }
     }
 
-    fn requeue(&self, vms: &mut Vms, id: &JobId, job: Waiting, why: &str) {
+    /// Lets a job wait for another guest. Each has a name of its own, also one that found no room.
+    fn requeue(&self, vms: &mut Vms, id: &JobId, mut job: Waiting, why: &str) {
+        job.attempt += 1;
         let queued = crate::job::state::QUEUED;
         if let Err(error) = self
             .pipeline
@@ -326,8 +344,8 @@ impl Daemon {
     /// The ledger cannot be written, in words.
     async fn through_guest(
         &self,
-        guests: &Guests,
-        (id, job): (&JobId, &Waiting),
+        (guests, source): (&Guests, Option<&Source>),
+        (id, job): (&JobId, &mut Waiting),
         cancel: &CancellationToken,
         place: u32,
     ) -> Result<(Lived, Usage, Option<EgressReport>), String> {
@@ -341,6 +359,12 @@ impl Daemon {
         let Wanted {
             backend, isolation, ..
         } = &job.wanted;
+        let boot = guests
+            .room
+            .config
+            .backends
+            .get(backend)
+            .map_or(Duration::ZERO, |backend| backend.boot_timeout);
         self.pipeline
             .ledger
             .permit(id, (backend, *isolation), SystemTime::now())
@@ -362,13 +386,24 @@ impl Daemon {
                 return Ok((lived, Usage::default(), None));
             }
         };
+        if let Some(source) = source {
+            let made = self
+                .make_in_guest(source, id, &job.wanted, job.runner.take())
+                .await;
+            match made {
+                Ok(made) => job.runner = Some(made),
+                Err(outcome) => return Ok((Lived::never(outcome), Usage::default(), None)),
+            }
+        }
+        let runner = job.runner.as_ref();
+        let files = runner.map(InGuest::files).unwrap_or_default();
         let order = Order {
             id,
             spec: &job.spec,
             wanted: &job.wanted,
             attempt: job.attempt,
             limit,
-            files: &[],
+            files: &files,
             cancel,
         };
         let keeper = self.pipeline.egress.as_ref().filter(|_| leave.is_some());
@@ -378,16 +413,31 @@ impl Daemon {
                 None => std::future::pending().await,
             }
         };
+        let must_end = async {
+            match source.zip(runner) {
+                Some((source, runner)) => self.must_end(source, runner, boot).await,
+                None => std::future::pending().await,
+            }
+        };
         let lived = {
             let live = guests.room.live(&self.pipeline.ledger, &order, &mut output);
             tokio::pin!(live);
-            tokio::select! {
-                lived = &mut live => lived,
-                why = lost => {
+            let outcome = tokio::select! {
+                lived = &mut live => Err(lived),
+                reason = lost => Ok(Outcome::Failed { reason }),
+                outcome = must_end => Ok(outcome),
+            };
+            match outcome {
+                Err(lived) => lived,
+                Ok(outcome) => {
                     cancel.cancel();
-                    live.await.map(|lived| lived.unprotected(why))
+                    live.await.map(|lived| lived.ended_as(outcome))
                 }
             }
+        };
+        let lived = match runner {
+            Some(runner) => lived.map(|lived| lived.read_by(|code| runner.ended(code))),
+            None => lived,
         };
         let lived = lived.map_err(|error| words(&error))?;
         let usage = Usage {
@@ -433,7 +483,6 @@ impl Daemon {
         match again(infra, job.attempt, ATTEMPTS) {
             Again::Never => failed(format!("guest of `{}`: {infra}", job.wanted.backend)),
             Again::Now => Next::Again {
-                attempt: job.attempt + 1,
                 why: infra.to_string(),
             },
             Again::WhenThereIsRoom => {

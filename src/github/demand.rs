@@ -5,10 +5,14 @@
 //!
 //! ```text
 //!  wanted = jobs that wait            made = runners that have no job yet: waiting for a slot, starting, idle
-//!           and may be native
+//!           and may run here
 //!  made < wanted ─► make for those that nothing was made for, oldest first
 //!  made > wanted ─► withdraw those that wait for a slot, newest first; an idle one ends by itself after a while
 //! ```
+//!
+//! That is done twice: for jobs that may be native, whose runners have slots, and for those that go to guests, whose runners
+//! have guests. One of a guest's that is given a job that might have been native does no harm, and the sums come right with
+//! the next look.
 //!
 //! Where a scale set is the source, GitHub says itself how many of its jobs need a runner ([`Wanted`]), and gives them to the
 //! set's runners alone; the rest is the same.
@@ -17,7 +21,7 @@
 //!
 //! A job that is not trusted and waits for the same labels could be given to a native runner. The runner would notice
 //! before the first step and stop ([`super::admission`]); so that it need not come to that, none is made for a while, in
-//! which somebody else may take the job. Not for ever: otherwise everybody who can open a pull request could stop the
+//! which somebody else, or a guest of ours, may take the job. A refused job holds runners of guests in the same way. Not for ever: otherwise everybody who can open a pull request could stop the
 //! jobs of the repository, with one job after the other. So no job is held longer than [`HOLD`], whoever comes.
 
 use std::collections::BTreeSet;
@@ -66,6 +70,8 @@ pub struct Ours {
     pub job: JobId,
     /// The job of GitHub's it was made for.
     pub made_for: Key,
+    /// Whether it has a guest instead of a slot.
+    pub in_guest: bool,
     /// How far it is.
     pub stage: Stage,
 }
@@ -126,25 +132,46 @@ pub fn unknown(waiting: &[Waiting], ours: &[Ours], wanted: Wanted) -> usize {
 
 fn decide(waiting: &[Waiting], ours: &[Ours], assigned: Option<Wanted>) -> (Vec<Step>, Vec<Held>) {
     let mut steps = Vec::new();
-    let mut held = Vec::new();
     for job in waiting.iter().filter(|job| !job.is_told) {
         let why = match (&job.decision.route, &job.standing) {
-            (Route::Vm | Route::Refuse, _) => job.decision.reason.clone(),
-            (Route::Native, Standing::Blocked { why }) => why.clone(),
-            (Route::Native, Standing::Ready | Standing::Later { .. }) => continue,
+            (Route::Refuse, _) => job.decision.reason.clone(),
+            (Route::Native | Route::Vm, Standing::Blocked { why }) => why.clone(),
+            (Route::Native | Route::Vm, Standing::Ready | Standing::Later { .. }) => continue,
         };
         steps.push(Step::Tell {
             job: job.ticket.key(),
             why,
         });
     }
-    let mut wanted: Vec<&Waiting> = waiting.iter().filter(|job| is_wanted(job)).collect();
+    let (native, mut held) = of_route(Route::Native, waiting, ours, assigned);
+    // What a scale set acquires is native.
+    let (guests, later) = of_route(Route::Vm, waiting, ours, None);
+    steps.extend(native);
+    steps.extend(guests);
+    held.extend(later);
+    (steps, held)
+}
+
+/// Decides for the jobs of a class that go one way.
+fn of_route(
+    route: Route,
+    waiting: &[Waiting],
+    ours: &[Ours],
+    assigned: Option<Wanted>,
+) -> (Vec<Step>, Vec<Held>) {
+    let (mut steps, mut held) = (Vec::new(), Vec::new());
+    let mut wanted: Vec<&Waiting> = waiting.iter().filter(|job| is_wanted(job, route)).collect();
     // GitHub numbers jobs as they come.
     wanted.sort_by_key(|job| job.ticket.job);
-    let free: Vec<&Ours> = ours.iter().filter(|one| one.stage != Stage::Taken).collect();
+    let is_free = |one: &&Ours| one.stage != Stage::Taken && one.in_guest == (route == Route::Vm);
+    let free: Vec<&Ours> = ours.iter().filter(is_free).collect();
+    let is_strange = |job: &&Waiting| match route {
+        Route::Native => job.decision.route != Route::Native,
+        Route::Vm | Route::Refuse => job.decision.route == Route::Refuse,
+    };
     let stranger = waiting
         .iter()
-        .find(|job| assigned.is_none() && job.decision.route != Route::Native && job.seen_for < HOLD);
+        .find(|job| assigned.is_none() && is_strange(job) && job.seen_for < HOLD);
     let count = assigned.unwrap_or(Wanted {
         least: wanted.len(),
         most: wanted.len(),
@@ -166,9 +193,14 @@ fn decide(waiting: &[Waiting], ours: &[Ours], assigned: Option<Wanted>) -> (Vec<
         let why = match (&job.shut, &job.standing, stranger) {
             (Some(why), _, _) | (None, Standing::Later { why }, _) => why.clone(),
             (None, _, Some(stranger)) if job.seen_for < HOLD => format!(
-                "`{}` of run {} waits for the same labels and must not run here: {}",
+                "`{}` of run {} waits for the same labels and must not run {}: {}",
                 stranger.ticket.name.escape_debug(),
                 stranger.ticket.run,
+                if route == Route::Native {
+                    "as a native job"
+                } else {
+                    "here"
+                },
                 stranger.decision.reason
             ),
             (None, _, _) => {
@@ -181,9 +213,9 @@ fn decide(waiting: &[Waiting], ours: &[Ours], assigned: Option<Wanted>) -> (Vec<
     (steps, held)
 }
 
-/// Whether a runner should be there for a job.
-fn is_wanted(job: &Waiting) -> bool {
-    job.decision.route == Route::Native && !matches!(job.standing, Standing::Blocked { .. })
+/// Whether a runner should be there for a job that goes this way.
+fn is_wanted(job: &Waiting, route: Route) -> bool {
+    job.decision.route == route && !matches!(job.standing, Standing::Blocked { .. })
 }
 
 fn ours_without_slot<'a>(free: &'a [&Ours]) -> impl Iterator<Item = &'a JobId> {
@@ -228,6 +260,7 @@ pub(super) mod tests {
         Ours {
             job: JobId::new(UNIX_EPOCH, n),
             made_for: key(made_for),
+            in_guest: false,
             stage,
         }
     }
@@ -271,7 +304,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_job_that_may_not_run_here_is_told_once() {
-        let mut jobs = [waiting(30, Route::Vm)];
+        let mut jobs = [waiting(30, Route::Refuse)];
         let tell = Step::Tell {
             job: key(30),
             why: "a fork".to_owned(),
@@ -334,6 +367,42 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_job_for_a_guest_gets_a_runner_in_one_and_holds_native_ones_until_it_has_a_job() {
+        let mut jobs = vec![waiting(30, Route::Native), waiting(31, Route::Vm)];
+        let (steps, held) = account(&jobs, &[]);
+        assert_eq!(steps, make(&[31]));
+        assert!(held[0].why.contains("must not run as a native job"), "{held:?}");
+        let guest = |stage| Ours {
+            in_guest: true,
+            ..ours(1, 31, stage)
+        };
+        assert_eq!(account(&jobs, &[guest(Stage::NoSlot)]).0, []);
+        // The native job was given to the guest's runner: there must be another guest.
+        jobs.remove(0);
+        assert_eq!(account(&jobs, &[guest(Stage::Taken)]).0, make(&[31]));
+        // A native runner without a job does not serve it, and one that waits for a guest is withdrawn when it is taken.
+        assert_eq!(account(&jobs, &[ours(2, 30, Stage::Free)]).0, make(&[31]));
+        assert_eq!(
+            account(&[], &[guest(Stage::NoSlot)]).0,
+            [Step::Withdraw(guest(Stage::NoSlot).job)]
+        );
+    }
+
+    #[test]
+    fn a_refused_job_holds_runners_of_guests_and_one_for_a_guest_does_not() {
+        let mut jobs = [
+            waiting(30, Route::Vm),
+            waiting(31, Route::Refuse),
+            waiting(32, Route::Vm),
+        ];
+        jobs[1].is_told = true;
+        let (steps, held) = account(&jobs, &[]);
+        assert_eq!((steps, held.len()), (vec![], 2));
+        jobs[1].seen_for = HOLD;
+        assert_eq!(account(&jobs, &[]).0, make(&[30, 32]));
+    }
+
+    #[test]
     fn i7_nothing_is_made_while_the_host_takes_no_work() {
         let mut jobs = [waiting(30, Route::Native)];
         jobs[0].shut = Some("the host is drained".to_owned());
@@ -374,17 +443,22 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn i2_what_is_made_and_what_is_free_never_exceed_what_is_wanted(
-            routes in prop::collection::vec(prop::sample::select(vec![Route::Native, Route::Vm]), 0..8),
+            routes in prop::collection::vec(prop::sample::select(vec![Route::Native, Route::Refuse]), 0..8),
+            in_guest: bool,
             stages in prop::collection::vec(prop::sample::select(vec![Stage::NoSlot, Stage::Free, Stage::Taken]), 0..8),
             hold: bool,
         ) {
+            let here = if in_guest { Route::Vm } else { Route::Native };
             let jobs: Vec<Waiting> = (0_u64..).zip(routes).map(|(at, route)| Waiting {
                 seen_for: if hold { Duration::ZERO } else { HOLD },
-                ..waiting(at, route)
+                ..waiting(at, if route == Route::Native { here } else { route })
             }).collect();
-            let ours: Vec<Ours> = (0_u32..).zip(stages).map(|(at, stage)| ours(at, u64::from(at), stage)).collect();
+            let ours: Vec<Ours> = (0_u32..).zip(stages).map(|(at, stage)| Ours {
+                in_guest,
+                ..ours(at, u64::from(at), stage)
+            }).collect();
             let (steps, _) = account(&jobs, &ours);
-            let wanted = jobs.iter().filter(|job| job.decision.route == Route::Native).count();
+            let wanted = jobs.iter().filter(|job| job.decision.route == here).count();
             let free = ours.iter().filter(|one| one.stage != Stage::Taken).count();
             let count = |test: fn(&Step) -> bool| steps.iter().filter(|step| test(step)).count();
             let made = count(|step| matches!(step, Step::Make(_)));
@@ -398,7 +472,7 @@ pub(super) mod tests {
                     prop_assert_eq!(one.stage, Stage::NoSlot);
                 }
             }
-            let may_make = !hold || jobs.iter().all(|job| job.decision.route == Route::Native);
+            let may_make = !hold || jobs.iter().all(|job| job.decision.route == here);
             prop_assert!(may_make || made == 0);
         }
     }

@@ -72,11 +72,19 @@ impl Lived {
         }
     }
 
-    /// One that was ended because it lost a protection.
-    pub fn unprotected(self, why: String) -> Self {
+    /// One that was ended from outside: what that means for its job.
+    pub fn ended_as(self, outcome: Outcome) -> Self {
         Self {
-            end: End::Job(Outcome::Failed { reason: why }),
+            end: End::Job(outcome),
             ..self
+        }
+    }
+
+    /// The same, with the code of its job's command read by `read`.
+    pub fn read_by(self, read: impl FnOnce(u8) -> Outcome) -> Self {
+        match self.end {
+            End::Job(Outcome::Exited { code }) => self.ended_as(read(code)),
+            End::Job(_) | End::Infra(_) => self,
         }
     }
 }

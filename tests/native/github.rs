@@ -3,6 +3,7 @@
 
 mod crash;
 mod forge;
+mod guests;
 #[expect(dead_code, reason = "only some of it is needed here")]
 #[path = "../github/hub/mod.rs"]
 pub(crate) mod hub;

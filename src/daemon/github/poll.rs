@@ -23,7 +23,7 @@ use crate::github::ticket::{Key, Scope, Ticket};
 use crate::job::ledger::Attempt;
 use crate::job::run::{DAEMON_ENDED, DAEMON_STOPPED};
 use crate::job::{JobId, Outcome, Repo};
-use crate::trust::Route;
+use crate::trust::{Decision, DefaultRoute, Route};
 
 /// Why a job of ours is over that nobody needed before it had a runner.
 pub(super) const WITHDRAWN: &str = "another runner has the job, or nobody wants it any more";
@@ -142,11 +142,16 @@ impl Daemon {
             sight.held.retain(|old| !keys.contains(&old.job));
             sight.held.extend(held);
         }
-        let seen: BTreeMap<Key, JobSeen> = source
+        let mut seen: BTreeMap<Key, JobSeen> = source
             .waiting(scope)
             .into_iter()
             .map(|job| (job.ticket.key(), job))
             .collect();
+        for job in waiting {
+            if let Some(seen) = seen.get_mut(&job.ticket.key()) {
+                seen.decision = job.decision;
+            }
+        }
         for step in steps {
             match step {
                 Step::Make(key) => {
@@ -166,18 +171,21 @@ impl Daemon {
 
     /// What waits in a class, and what we have there.
     pub(super) async fn count(&self, source: &Source, scope: &Scope) -> (Vec<Waiting>, Vec<Ours>) {
-        let jobs = source.waiting(scope);
+        let mut jobs = source.waiting(scope);
         let mut shut = BTreeMap::new();
-        for job in &jobs {
+        for job in &mut jobs {
             let repo = &job.ticket.repo;
             if !shut.contains_key(repo) {
-                shut.insert(repo.clone(), self.why_not_now(source, repo).await);
+                shut.insert(repo.clone(), self.why_not_native(repo).await);
             }
+            let not_native = shut.get(repo).and_then(Option::as_deref);
+            job.decision = self.placed(source, scope, (job.decision.clone(), not_native));
         }
         let now = Instant::now();
         let mut sight = source.sight();
         for job in &jobs {
             self.remember(&mut sight, &job.ticket.key(), now);
+            sight.routes.insert(job.ticket.key(), job.decision.route);
         }
         let waiting = jobs.into_iter().map(|job| {
             let key = job.ticket.key();
@@ -188,7 +196,10 @@ impl Daemon {
                     .map_or(Duration::ZERO, |since| now.duration_since(*since)),
                 standing: sight.claims.standing(&key, now),
                 is_told: sight.told.contains(&key),
-                shut: shut.get(&job.ticket.repo).cloned().flatten(),
+                shut: self.why_not_now(source, job.decision.route).or_else(|| {
+                    let not_native = shut.get(&job.ticket.repo).cloned().flatten();
+                    not_native.filter(|_| job.decision.route == Route::Native)
+                }),
                 ticket: job.ticket,
                 decision: job.decision,
             }
@@ -198,15 +209,35 @@ impl Daemon {
         (waiting, source.ours(scope))
     }
 
-    /// Why nothing of a repository is started now.
-    async fn why_not_now(&self, source: &Source, repo: &Repo) -> Option<String> {
+    /// Where a job goes that may go where `decision` says, as this host is now; `not_native` is why no native job of its
+    /// repository is let through.
+    fn placed(
+        &self,
+        source: &Source,
+        scope: &Scope,
+        (decision, not_native): (Decision, Option<&str>),
+    ) -> Decision {
+        let decision = match not_native {
+            Some(why) if decision.route == Route::Native && decision.fallback == Some(DefaultRoute::Vm) => {
+                decision.fall_back(why, self.pipeline.planner.config().has_vm_backend())
+            }
+            Some(_) | None => decision,
+        };
+        if decision.route == Route::Vm && source.set(scope).is_some() {
+            let why =
+                "jobs of a scale set have native runners only\nhint: `github.acquire = \"poll\"` serves both";
+            return decision.but(why);
+        }
+        self.in_guest(decision).0
+    }
+
+    /// Why nothing that goes this way is started now, whatever repository it is of.
+    fn why_not_now(&self, source: &Source, route: Route) -> Option<String> {
         if self.is_closed() {
             return Some("the daemon starts no jobs: it is drained or stopping".to_owned());
         }
-        match source.trees.why_none() {
-            Some(why) => Some(why),
-            None => self.gate.why_shut(Some(repo)).await,
-        }
+        // Guests bring their own runner.
+        source.trees.why_none().filter(|_| route == Route::Native)
     }
 
     /// Takes up a job that is seen for the first time since the start: the ledger knows what was tried before.
@@ -234,21 +265,29 @@ impl Daemon {
 
     /// Hands over a job of ours for a job of GitHub's.
     fn make(self: &Arc<Self>, source: &Source, scope: &Scope, job: &JobSeen) {
-        match self.take_ticket(job) {
-            Ok(id) => {
-                let life = Life {
-                    made_for: job.ticket.clone(),
-                    scope: scope.clone(),
-                    runner: None,
-                    stage: Stage::NoSlot,
-                    version: None,
-                    has: watch::Sender::new(None),
-                };
-                source.sight().lives.insert(id.clone(), life);
-                self.enqueue(id, job);
+        let (decision, wanted) = self.in_guest(job.decision.clone());
+        let spec = self.runner_spec(job, wanted.as_ref());
+        // It stays where it is when it cannot be taken, and the next look finds it again.
+        let id = match self.enter_ticket(job, &spec, (decision.route, &decision.reason)) {
+            Ok(id) => id,
+            Err(error) => {
+                warn!(error = crate::chain(&error), "could not take a job of GitHub");
+                return;
             }
-            // It stays where it is, and the next look finds it again.
-            Err(error) => warn!(error = crate::chain(&error), "could not take a job of GitHub"),
+        };
+        let life = Life {
+            made_for: job.ticket.clone(),
+            scope: scope.clone(),
+            in_guest: wanted.is_some(),
+            runner: None,
+            stage: Stage::NoSlot,
+            version: None,
+            has: watch::Sender::new(None),
+        };
+        source.sight().lives.insert(id.clone(), life);
+        match wanted {
+            Some(wanted) => self.await_guest(id, spec, wanted),
+            None => self.enqueue(id, spec),
         }
     }
 
@@ -279,7 +318,7 @@ impl Daemon {
 /// is refused as well, and its job may have another.
 fn is_told(attempt: &Attempt) -> bool {
     match &attempt.outcome {
-        Some(Outcome::Refused { reason }) => attempt.route != Route::Native || reason.starts_with(BLOCKED),
+        Some(Outcome::Refused { reason }) => attempt.route == Route::Refuse || reason.starts_with(BLOCKED),
         _ => false,
     }
 }
@@ -384,6 +423,7 @@ impl Source {
         // A job may be missed once, when its run changes from one list to the other in between.
         let there = &now | &std::mem::replace(&mut sight.last, now.clone());
         sight.since.retain(|key, _| there.contains(key));
+        sight.routes.retain(|key, _| there.contains(key));
         sight.told.retain(|key| there.contains(key));
         sight.held.retain(|held| there.contains(&held.job));
         sight.claims.keep(&there);
@@ -544,6 +584,7 @@ mod tests {
         assert!(is_told(&attempt(Route::Native, refused(given_up))));
         for reason in [WITHDRAWN, DRAINED, "this host is not enabled"] {
             assert!(!is_told(&attempt(Route::Native, refused(reason))), "{reason}");
+            assert!(!is_told(&attempt(Route::Vm, refused(reason))), "{reason}");
         }
         assert!(!is_told(&attempt(Route::Native, Outcome::Idle)));
     }

@@ -1,12 +1,16 @@
-//! One runner, in its slot: made at GitHub, started, admitted or stopped, and gone.
+//! One runner, in its slot: made at GitHub, started, admitted or stopped, and gone. One in a guest is in `guest`.
 
 mod admit;
+mod guest;
 
 use std::time::{Instant, SystemTime};
 
+use camino::Utf8Path;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+
+pub(in crate::daemon) use guest::InGuest;
 
 use super::Source;
 use super::poll::{DRAINED, WITHDRAWN};
@@ -201,16 +205,23 @@ impl Daemon {
         slot: &Slot,
     ) -> Result<(Made, Door, Place), MakeError> {
         let place = Place::new(&source.host.run, self.pipeline.planner.data_dir(), slot.index)?;
-        let made = self.register(source, id, scope).await?;
+        let work = Workspace::new(self.pipeline.planner.data_dir(), id).work();
+        let made = self.register(source, id, scope, &work).await?;
         source.made(id, made.id);
         let socket = entrance::make(&place, &self.program, &slot.account)?;
         let door = Door::open(socket, slot.account.uid).map_err(MakeError::Door)?;
         Ok((made, door, place))
     }
 
-    /// Makes a runner at GitHub. It is in the ledger by its name before it is made, and by its number as soon as that is
-    /// known.
-    async fn register(&self, source: &Source, id: &JobId, scope: Scope) -> Result<Made, MakeError> {
+    /// Makes a runner at GitHub, whose jobs work in `work`. It is in the ledger by its name before it is made, and by its
+    /// number as soon as that is known.
+    async fn register(
+        &self,
+        source: &Source,
+        id: &JobId,
+        scope: Scope,
+        work: &Utf8Path,
+    ) -> Result<Made, MakeError> {
         let group = source.group_of(&scope).await?;
         let ledger = &self.pipeline.ledger;
         let mut roll = 0;
@@ -234,8 +245,7 @@ impl Daemon {
             let error = match source.generate(&scope, &wanted).await {
                 Ok(jit) => {
                     ledger.registered(id, jit.runner_id)?;
-                    let work = Workspace::new(self.pipeline.planner.data_dir(), id).work();
-                    let config = JitConfig::decode(&jit.encoded, &work)?;
+                    let config = JitConfig::decode(&jit.encoded, work)?;
                     if (config.agent_id(), config.agent_name()) != (jit.runner_id, name.as_str()) {
                         let id = jit.runner_id;
                         return Err(MakeError::Another { id, name });

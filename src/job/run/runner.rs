@@ -71,7 +71,7 @@ pub(super) fn heard(said: mpsc::UnboundedSender<Said>) -> Heard {
 }
 
 /// What the end of a listener means, after so many relaunches; `None` when it is to be started again.
-pub(super) fn outcome(exit: Exit, has_job: bool, relaunches: u32) -> Option<Outcome> {
+pub(crate) fn outcome(exit: Exit, has_job: bool, relaunches: u32) -> Option<Outcome> {
     let observed = if has_job { Observed::Job } else { Observed::NoJob };
     let failed = |reason: String| Some(Outcome::Failed { reason });
     match Ending::from(exit).next(observed, relaunches) {

@@ -274,7 +274,7 @@ impl Source {
     }
 
     /// Whether a runner without a job is gone at GitHub; it is deleted there, which GitHub refuses when it has one after all.
-    async fn is_gone(&self, made: &Made) -> bool {
+    pub(super) async fn is_gone(&self, made: &Made) -> bool {
         match self.delete_runner(&made.scope, made.id).await {
             Ok(Deletion::Gone) => true,
             Ok(Deletion::Busy) => false,
