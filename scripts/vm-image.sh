@@ -283,10 +283,6 @@ folder=${1:-target/vm-image/debian}
 suite=${SUITE:-$(host_suite)}
 extra=${EXTRA_PACKAGES-curl}
 sum=$(recipe "$suite" "$extra")
-if is_built "$folder" "$sum"; then
-    echo "$folder is built already"
-    exit
-fi
 case $(uname -m) in
     x86_64) qemu=(qemu-system-x86_64=qemu-system-x86) ;;
     aarch64) qemu=(qemu-system-aarch64=qemu-system-arm) ;;
@@ -295,6 +291,12 @@ esac
 heading "tools"
 PATH=$PATH:/usr/sbin:/sbin need debootstrap=debootstrap qemu-img=qemu-utils "${qemu[@]}" mke2fs=e2fsprogs \
     depmod=kmod cpio=cpio xz=xz-utils zstd=zstd unshare=util-linux "$KEYRING=debian-archive-keyring"
+# A version of it from elsewhere does not go with Debian's QEMU, and was removed for that.
+need qemu-img=qemu-utils
+if is_built "$folder" "$sum"; then
+    echo "$folder is built already"
+    exit
+fi
 mkdir -p "$folder"
 began=$SECONDS
 as_root unshare --mount env PATH="$PATH:/usr/sbin:/sbin" "$PWD/scripts/vm-image.sh" --build \

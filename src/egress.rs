@@ -95,8 +95,9 @@ pub struct SlotPorts {
     pub index: u32,
     /// The account's number, by which its packets are known.
     pub uid: u32,
-    /// The ports that are its own.
-    pub ports: Ports,
+    /// The ports that are its own. One without any is of a guest: its tool gives it the host's loopback under another name,
+    /// and it reaches nothing there but resolvers and what is allowed.
+    pub ports: Option<Ports>,
 }
 
 impl From<&Slot> for SlotPorts {
@@ -104,10 +105,10 @@ impl From<&Slot> for SlotPorts {
         Self {
             index: slot.index,
             uid: slot.account.uid,
-            ports: Ports {
+            ports: (!slot.is_of_guest()).then_some(Ports {
                 first: slot.first_port,
                 last: slot.last_port,
-            },
+            }),
         }
     }
 }
@@ -191,7 +192,7 @@ impl Policy {
         }
         if self.loopback == Loopback::OwnPorts {
             let others = self.slots.iter().filter(|other| other.index != slot.index);
-            let others = Ports::merged(others.map(|other| other.ports));
+            let others = Ports::merged(others.filter_map(|other| other.ports));
             if !others.is_empty() {
                 rules.push(rule(Verdict::Deny, Where::Loopback, &both, others));
             }
@@ -209,8 +210,12 @@ impl Policy {
             }
         };
         rules.extend(self.deny.iter().map(listed(Verdict::Deny)));
-        rules.push(rule(Verdict::Allow, Where::Loopback, &[], vec![]));
+        let loopback = |verdict| rule(verdict, Where::Loopback, &[], vec![]);
+        rules.extend(slot.ports.map(|_| loopback(Verdict::Allow)));
         rules.extend(self.allow.iter().map(listed(Verdict::Allow)));
+        if slot.ports.is_none() {
+            rules.push(loopback(Verdict::Deny));
+        }
         rules.push(rule(Verdict::Deny, Where::Denied, &[], vec![]));
         rules
     }

@@ -14,7 +14,7 @@ pub struct Account {
     pub gid: u32,
 }
 
-/// One place for a native job.
+/// One place for a native job; for the packet filter also one for a guest, whose range of ports is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     /// 1 to N.
@@ -25,4 +25,21 @@ pub struct Slot {
     pub first_port: u16,
     /// Last port of the slot's range, inclusive.
     pub last_port: u16,
+}
+
+impl Slot {
+    /// What the packet filter knows of a guest that sends as `account`.
+    pub fn of_guest(index: u32, account: Account) -> Self {
+        Self {
+            index,
+            account,
+            first_port: 1,
+            last_port: 0,
+        }
+    }
+
+    /// Whether it is that.
+    pub const fn is_of_guest(&self) -> bool {
+        self.first_port > self.last_port
+    }
 }

@@ -23,7 +23,7 @@ use crate::github::runner::jit::Packed;
 use crate::host::egress::canary::Attempt;
 use crate::job::{Acquisition, JobId};
 use crate::sandbox::launch::LaunchPlan;
-use crate::slot::Account;
+use crate::slot::{Account, Slot};
 use crate::workspace::homebrew::Order;
 
 /// What the dispatcher asks of the warden. A [`Request::Launch`] carries four descriptors: standard input,
@@ -71,10 +71,10 @@ pub enum Request {
         /// Whether to walk its folder as well.
         disk: bool,
     },
-    /// Try the packet filter as these accounts.
+    /// Try the packet filter as the accounts of these slots.
     Canary {
-        /// The accounts.
-        accounts: Vec<Account>,
+        /// The slots.
+        slots: Vec<Slot>,
         /// Ports at which the rules treat loopback in a way of their own.
         avoid: Vec<Ports>,
     },

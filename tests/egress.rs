@@ -42,8 +42,11 @@ fn reference(policy: &Policy, slot: &SlotPorts, packet: &Packet) -> Verdict {
                 .slots
                 .iter()
                 .filter(|other| other.index != slot.index)
-                .any(|other| port.is_some_and(|port| (other.ports.first..=other.ports.last).contains(&port)));
-        return verdict(!protected && !of_others && !policy.deny.iter().any(is_of));
+                .filter_map(|other| other.ports)
+                .any(|ports| port.is_some_and(|port| ports.holds(port)));
+        // A guest has no loopback here but what is allowed by name.
+        let is_there = slot.ports.is_some() || policy.allow.iter().any(is_of);
+        return verdict(is_there && !protected && !of_others && !policy.deny.iter().any(is_of));
     }
     if policy.deny.iter().any(is_of) {
         return Verdict::Deny;
@@ -94,7 +97,13 @@ fn any_policy() -> impl Strategy<Value = Policy> {
                  protect_local_ports = {protected}\nloopback = {loopback:?}\nlog = {log}\n"
             );
             parse(&format!("[egress]\n{text}"), "test.toml").ok()?;
-            Some(policy(&text))
+            let mut policy = policy(&text);
+            policy.slots.push(SlotPorts {
+                index: 9,
+                uid: 990,
+                ports: None,
+            });
+            Some(policy)
         },
     )
 }

@@ -23,7 +23,7 @@ use crate::egress::{Blocked, EgressReport, Policy};
 use crate::host::Host;
 use crate::host::egress::hold::{Held, hold};
 use crate::host::egress::{self, EgressError, Expected};
-use crate::slot::{Account, Slot};
+use crate::slot::Slot;
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
 use counts::Counts;
@@ -162,7 +162,7 @@ impl Keeper {
             // Nobody may have looked since; otherwise the job would be stopped for what is over.
             self.look(warden).await;
         }
-        self.verify(warden, || vec![slot.account.clone()]).await?;
+        self.verify(warden, || vec![slot.clone()]).await?;
         let mut jobs = self.shared.jobs();
         // What came before is not this job's.
         jobs.busy.insert(slot.index, Vec::new());
@@ -214,7 +214,7 @@ impl Keeper {
         let _one_at_a_time = self.looking.lock().await;
         // What is lost is there again only if it is for every slot.
         let of_everyone = self.why_lost().is_some();
-        let verified = self.verify(warden, || self.shared.accounts(of_everyone)).await;
+        let verified = self.verify(warden, || self.shared.slots(of_everyone)).await;
         match verified {
             Ok(()) => {
                 if of_everyone {
@@ -238,11 +238,11 @@ impl Keeper {
         }
     }
 
-    /// Compares, and tries as `accounts`. Whoever changes the rules between the two, or while they are loaded again,
+    /// Compares, and tries as the accounts of `slots`. Whoever changes the rules between the two, or while they are loaded again,
     /// is met at the next turn. What counts as lost is a canary that gets through rules in which nothing was wrong,
     /// twice. A canary that could not be flown says nothing: a job of its account may just be ending, which ends
     /// everything of the account.
-    async fn verify(&self, warden: &Warden, accounts: impl Fn() -> Vec<Account>) -> Result<(), KeeperError> {
+    async fn verify(&self, warden: &Warden, slots: impl Fn() -> Vec<Slot>) -> Result<(), KeeperError> {
         let mut unexplained = 0;
         let mut turn = 1;
         loop {
@@ -250,7 +250,7 @@ impl Keeper {
             let compared = tokio::task::spawn_blocking(move || shared.compare()).await;
             let compared = compared.map_err(|error| KeeperError::Canary(error.to_string()))?;
             let failure = match compared {
-                Ok(found) => match self.fly(accounts(), warden).await {
+                Ok(found) => match self.fly(slots(), warden).await {
                     Err(failure @ KeeperError::Canary(_)) => {
                         unexplained += u32::from(found == Found::AsTheyShouldBe);
                         failure
@@ -271,13 +271,13 @@ impl Keeper {
         }
     }
 
-    /// Tries the rules as these accounts.
-    async fn fly(&self, accounts: Vec<Account>, warden: &Warden) -> Result<(), KeeperError> {
-        if accounts.is_empty() {
+    /// Tries the rules as the accounts of these slots.
+    async fn fly(&self, slots: Vec<Slot>, warden: &Warden) -> Result<(), KeeperError> {
+        if slots.is_empty() {
             return Ok(());
         }
         let avoid = self.shared.config.egress.local_ports();
-        let asked = warden.ask(Request::Canary { accounts, avoid }, &[]);
+        let asked = warden.ask(Request::Canary { slots, avoid }, &[]);
         let answered = tokio::time::timeout(CANARY_WITHIN, asked).await;
         let answered =
             answered.map_err(|_| KeeperError::Canary(format!("no answer within {CANARY_WITHIN:?}")))?;
@@ -300,14 +300,14 @@ impl Shared {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The accounts whose jobs run, or those of every slot.
-    fn accounts(&self, of_everyone: bool) -> Vec<Account> {
+    /// The slots whose jobs run, or every one.
+    fn slots(&self, of_everyone: bool) -> Vec<Slot> {
         let jobs = self.jobs();
         let wanted = self
             .slots
             .iter()
             .filter(|slot| of_everyone || jobs.busy.contains_key(&slot.index));
-        wanted.map(|slot| slot.account.clone()).collect()
+        wanted.cloned().collect()
     }
 
     /// Follows the network around this host, compares the rules and loads them again where they were changed. Of

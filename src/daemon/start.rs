@@ -269,13 +269,7 @@ pub(crate) fn egress_slots(config: &Config, mut slots: Vec<Slot>) -> Vec<Slot> {
     let account = config.vm.user.as_deref().and_then(crate::vm::room::account);
     if let (true, Some(account)) = (sends, account) {
         let first = u32::try_from(slots.len()).unwrap_or_default() + 1;
-        slots.extend((first..first + config.vm.linux).map(|index| Slot {
-            index,
-            account: account.clone(),
-            // It listens nowhere.
-            first_port: u16::MAX,
-            last_port: u16::MAX,
-        }));
+        slots.extend((first..first + config.vm.linux).map(|index| Slot::of_guest(index, account.clone())));
     }
     slots
 }

@@ -460,12 +460,8 @@ impl Daemon {
         let keeper = self.pipeline.egress.as_ref().ok_or("no packet filter is kept")?;
         let patron = guests.room.attendant.patron.as_ref();
         let patron = patron.ok_or("`vm.user` is not set")?;
-        let slot = Slot {
-            index: u32::try_from(self.slots.len()).unwrap_or_default() + 1 + place,
-            account: patron.account.clone(),
-            first_port: u16::MAX,
-            last_port: u16::MAX,
-        };
+        let index = u32::try_from(self.slots.len()).unwrap_or_default() + 1 + place;
+        let slot = Slot::of_guest(index, patron.account.clone());
         keeper
             .admit(&slot, &self.pipeline.warden)
             .await

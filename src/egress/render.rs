@@ -200,15 +200,20 @@ mod tests {
         let slot = |index, uid, first| SlotPorts {
             index,
             uid,
-            ports: Ports {
+            ports: Some(Ports {
                 first,
                 last: first + 99,
-            },
+            }),
+        };
+        let guest = SlotPorts {
+            index: 3,
+            uid: 460,
+            ports: None,
         };
         let list = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         Policy {
             name: "ephemerd".into(),
-            slots: vec![slot(1, 451, 20_000), slot(2, 452, 20_100)],
+            slots: vec![slot(1, 451, 20_000), slot(2, 452, 20_100), guest],
             resolvers: ["10.0.0.53", "fd00::53"].map(|text| text.parse().unwrap()).into(),
             dns_ports: vec![53],
             protected_ports: vec![22, 5900, 5901],
@@ -260,6 +265,11 @@ mod tests {
             };
             for chains in &read {
                 assert_eq!(chains.decide(451, &packet).verdict, wanted, "{to} {port}");
+                let of_guest = match packet.to.is_loopback() {
+                    true => Verdict::Deny,
+                    false => wanted,
+                };
+                assert_eq!(chains.decide(460, &packet).verdict, of_guest, "{to} {port}");
             }
         }
     }

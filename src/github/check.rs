@@ -252,7 +252,12 @@ fn trusted(config: &Config, repo: &Repo) -> Finding {
     let decision = trust::decide(&config.trust, config.has_vm_backend(), &Origin::own(repo));
     match decision.route {
         Route::Native => finding(Level::Ok, repo.as_str(), "a push runs on this host"),
-        Route::Vm | Route::Refuse => finding(
+        Route::Vm => finding(
+            Level::Ok,
+            repo.as_str(),
+            "a push runs in a guest, if its image has the runner",
+        ),
+        Route::Refuse => finding(
             Level::Warn,
             repo.as_str(),
             format!("a push does not run on this host: {}", decision.reason),

@@ -415,7 +415,7 @@ pub(super) mod tests {
     #[test]
     fn a_scale_sets_runners_are_as_many_as_github_says_and_no_stranger_holds_them() {
         let mut jobs: Vec<Waiting> = [30, 31, 32].map(|job| waiting(job, Route::Native)).into();
-        jobs.push(waiting(33, Route::Vm));
+        jobs.push(waiting(33, Route::Refuse));
         jobs[3].is_told = true;
         let two = Wanted { least: 2, most: 2 };
         assert_eq!(account_assigned(&jobs, &[], two).0, make(&[30, 31]));

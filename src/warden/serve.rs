@@ -179,8 +179,8 @@ impl Warden {
                 let workspace = Workspace::new(&self.data_dir, &job);
                 self.in_worker(number, || Reply::Usage(scrub::usage(&workspace, uid, disk)))
             }
-            Request::Canary { accounts, avoid } => {
-                self.in_worker(number, || match canary::fly(&accounts, &avoid) {
+            Request::Canary { slots, avoid } => {
+                self.in_worker(number, || match canary::fly(&slots, &avoid) {
                     Ok(attempts) => Reply::Canary { attempts },
                     Err(error) => Reply::Failed {
                         reason: error.to_string(),

@@ -519,6 +519,35 @@ fn a_native_job_that_this_host_cannot_take_goes_to_a_guest_where_its_rule_says_s
 }
 
 #[test]
+fn an_image_without_an_agent_is_reached_by_ssh_and_no_argument_has_what_the_job_is_given() {
+    let (site, home) = tart_site("");
+    let log = site.top.join("ssh-log");
+    let inside = site.top.join("inside");
+    fs::create_dir(&inside).unwrap();
+    // Stands in for ssh, and for the guest at its other end.
+    let ssh = site.top.join("ssh");
+    fs::write(
+        &ssh,
+        format!("#!/bin/sh\necho \"$@\" >>{log}\nHOME={inside} exec sh -s\n"),
+    )
+    .unwrap();
+    fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let exec = format!(
+        "exec = [\"/bin/sh\", \"-c\", \"address=$(\\\"$1\\\" ip \\\"$2\\\" --wait 30) && exec {ssh} -o BatchMode=yes admin@$address /bin/sh -s\", \"exec\", \"{{tool}}\", \"{{name}}\"]\n"
+    );
+    let config = tart_config(&home, "").replace("preset = \"tart\"\n", &format!("preset = \"tart\"\n{exec}"));
+    site.configure(&config);
+    let daemon = Daemon::start_at(site);
+    let job = daemon.submit("vm/app", &["sh", "-c", "echo s3cret; exit 6"]);
+    assert_eq!(daemon.outcome(&job), Outcome::Exited { code: 6 });
+    assert_eq!(daemon.output(&job), "s3cret\n");
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("-o BatchMode=yes admin@192.168."), "{log}");
+    assert!(!log.contains("s3cret"), "{log}");
+    assert_eq!(guests(&home), Vec::<String>::new());
+}
+
+#[test]
 fn an_image_that_is_not_here_is_told_and_fetched_by_a_command_of_its_own() {
     let (site, home) = tart_site("");
     let config = fs::read_to_string(&site.config).unwrap();

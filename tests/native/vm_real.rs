@@ -11,16 +11,25 @@ use ephemerd::job::{JobId, Outcome};
 use ephemerd::trust::Route;
 use ephemerd::vm::Isolation;
 
+use crate::harness::net::{DENIED, Net, PORT, PUBLIC};
 use crate::harness::{Daemon, PROGRAM, Site, command, out, said, wait_for, wait_within};
 
 /// Boots take some seconds each on a machine that has nothing else to do.
 const BOOT: Duration = Duration::from_secs(90);
 
 /// Whom QEMU runs as.
-const USER: &str = "nobody";
+const USER: &str = "daemon";
+
+/// Somebody whom no rule is about.
+const NOBODY: u32 = 65534;
 
 /// A place where untrusted jobs get guests of QEMU, two at once.
 fn site() -> Site {
+    site_with("", "")
+}
+
+/// The same with more of the backend's settings and of others.
+fn site_with(backend: &str, more: &str) -> Site {
     let site = Site::new("");
     let image = Utf8PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm-image/debian"));
     assert!(
@@ -36,7 +45,7 @@ fn site() -> Site {
     }
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     site.configure(&format!(
-        "\"vm/*\" = \"vm\"\n[native]\nslots = 2\n[native.limits]\nmemory = \"256MiB\"\n[vm]\nuser = \"{USER}\"\nlinux = 2\nhost_memory = \"256MiB\"\n[vm.backends.qemu]\npreset = \"qemu-tcg\"\nimage = \"{copy}\"\ncpu = 1\nmemory = \"512MiB\"\ndisk = \"2GiB\"\nboot_timeout = \"100s\"\n"
+        "\"vm/*\" = \"vm\"\n[native]\nslots = 2\n[native.limits]\nmemory = \"256MiB\"\n[vm]\nuser = \"{USER}\"\nlinux = 2\nhost_memory = \"256MiB\"\n[vm.backends.qemu]\npreset = \"qemu-tcg\"\nimage = \"{copy}\"\ncpu = 1\nmemory = \"512MiB\"\ndisk = \"2GiB\"\nboot_timeout = \"100s\"\n{backend}\n{more}"
     ));
     site
 }
@@ -143,6 +152,61 @@ fn heavy_a_real_machine_reaches_neither_this_host_nor_its_lan() {
     assert_eq!(story.job.outcome, Some(Outcome::Exited { code: 0 }), "{story:?}");
     // No device but its own loopback, and curl's word for "could not connect".
     assert_eq!(daemon.output(&job), format!("lo\n{address} 7\n10.0.2.2 7\n"));
+}
+
+#[test]
+fn heavy_a_real_machine_reaches_the_internet_and_neither_lan_nor_loopback_of_this_host() {
+    let net = Net::new();
+    let site = site_with(
+        "network = \"internet\"",
+        "[egress]\nmode = \"block-lan\"\ndns = [\"192.168.77.53\"]\n",
+    );
+    net.listen_on_host(9999);
+    let denied: Vec<&str> = DENIED.into_iter().filter(|to| !to.contains(':')).collect();
+    let targets: Vec<String> = denied.iter().map(|to| format!("tcp {to} {PORT}")).collect();
+    let reached: Vec<String> = targets.iter().map(|to| format!("{to} reached")).collect();
+    assert_eq!(net.attempts_as(NOBODY, &targets), reached, "the control");
+    let loopback = ["tcp 127.0.0.1 9999".to_owned()];
+    assert_eq!(
+        net.attempts_as(NOBODY, &loopback),
+        ["tcp 127.0.0.1 9999 reached"],
+        "the control"
+    );
+    let copied = site.copy(PROGRAM.into(), "ephemerd");
+    let mut run = net.on_host(copied.as_str());
+    run.args(["--config", site.config.as_str(), "run"]);
+    let daemon = Daemon::start_by(site, run);
+    // QEMU shows this host's loopback as 10.0.2.2.
+    let script = format!(
+        "for to in {public}:{PORT} 10.0.2.2:9999 {denied}; do \
+         curl -s -m 20 telnet://$to </dev/null; echo \" $to $?\"; done",
+        public = PUBLIC[0],
+        denied = denied
+            .iter()
+            .map(|to| format!("{to}:{PORT}"))
+            .collect::<Vec<_>>()
+            .join(" "),
+    );
+    let job = submit(&daemon, &script);
+    let story = wait_within(BOOT, "the end of the job", || {
+        let story = daemon.story(&job);
+        story.job.outcome.is_some().then_some(story)
+    });
+    assert_eq!(story.job.outcome, Some(Outcome::Exited { code: 0 }), "{story:?}");
+    let said = daemon.output(&job);
+    let mut lines = said.lines();
+    assert_eq!(
+        lines.next(),
+        Some(format!("hello {}:{PORT} 0", PUBLIC[0]).as_str()),
+        "{said}"
+    );
+    assert_eq!(lines.next(), Some(" 10.0.2.2:9999 7"), "{said}");
+    for to in denied {
+        assert_eq!(lines.next(), Some(format!(" {to}:{PORT} 7").as_str()), "{said}");
+    }
+    let told = out(&daemon.cli(&["jobs", "show", job.as_str()]));
+    assert!(told.contains("10.9.8.7"), "what was blocked is told: {told}");
+    assert_gone(daemon.site());
 }
 
 #[test]

@@ -182,8 +182,7 @@ pub(super) fn test(args: &FormatArgs, host: &Host, config: &Config) -> anyhow::R
 }
 
 fn fly(ground: &Ground, config: &Config) -> anyhow::Result<Vec<Attempt>> {
-    let accounts: Vec<_> = ground.slots.iter().map(|slot| slot.account.clone()).collect();
-    Ok(canary::fly(&accounts, &config.egress.local_ports())?)
+    Ok(canary::fly(&ground.slots, &config.egress.local_ports())?)
 }
 
 /// Prints what was tried; ends with 1 when anything is not as it must be.

@@ -3,7 +3,7 @@
 //!
 //! The loopback interface gets two addresses out of ranges that are denied. This process listens on them and
 //! connects, which must work; then a child that has become the account does the same, which must fail, and connects to
-//! 127.0.0.1, which must work. Rules can be loaded, counted and compared, and still not be asked; nothing but a
+//! 127.0.0.1, which must work unless it is a guest's. Rules can be loaded, counted and compared, and still not be asked; nothing but a
 //! packet shows that.
 
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ use crate::egress::ranges::{CANARY_V4 as V4, CANARY_V6 as V6};
 use crate::egress::{Ports, Transport, Verdict};
 use crate::host::command::{self, CommandSpec};
 use crate::host::{Host, Os, os};
-use crate::slot::Account;
+use crate::slot::{Account, Slot};
 
 /// Ports that only root may bind, and the usual services are below.
 const PRIVILEGED: std::ops::RangeInclusive<u16> = 600..=1023;
@@ -174,12 +174,12 @@ impl Ears {
     }
 }
 
-/// Tries as each of `accounts`, and before that as this process. Forks: only a process with a single thread may call
+/// Tries as the account of each slot, and before that as this process. Forks: only a process with a single thread may call
 /// it.
 ///
 /// # Errors
 /// The addresses are not there, this process cannot use them itself, or an account cannot be become.
-pub fn fly(accounts: &[Account], avoid: &[Ports]) -> io::Result<Vec<Attempt>> {
+pub fn fly(slots: &[Slot], avoid: &[Ports]) -> io::Result<Vec<Attempt>> {
     let mut pairs = vec![(IpAddr::V4(V4), IpAddr::V4(Ipv4Addr::LOCALHOST))];
     if own_addresses()
         .map_err(io::Error::other)?
@@ -202,10 +202,14 @@ pub fn fly(accounts: &[Account], avoid: &[Ports]) -> io::Result<Vec<Attempt>> {
                 )));
             }
         }
-        for account in accounts {
-            let targets = [(&denied, Verdict::Deny), (&own, Verdict::Allow)];
-            attempts.extend(tried(&account.name, &targets, |targets| {
-                run_as(account, targets)
+        for slot in slots {
+            let mut targets = vec![(&denied, Verdict::Deny)];
+            // What a guest is kept from at loopback would be counted as its own.
+            if !slot.is_of_guest() {
+                targets.push((&own, Verdict::Allow));
+            }
+            attempts.extend(tried(&slot.account.name, &targets, |targets| {
+                run_as(&slot.account, targets)
             })?);
         }
     }
