@@ -71,6 +71,17 @@ pub struct HostConfig {
     pub manifest: Option<String>,
     /// How old a check may be that says the manifest is met.
     pub recheck: Duration,
+    /// What this host keeps free.
+    pub floors: Floors,
+}
+
+/// What a host keeps free: below it no job starts, and the one that has most is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Floors {
+    /// Bytes of disk where the data folder is.
+    pub disk_byte: u64,
+    /// Bytes of memory that processes can still get.
+    pub memory_byte: u64,
 }
 
 /// The name of a manifest that asks for nothing, so that a host need not be enabled.
@@ -145,6 +156,8 @@ pub struct Limits {
     pub open_files: u64,
     /// Bytes of output kept in its log.
     pub output_byte: u64,
+    /// Its niceness, 0 to 19 (setpriority(2)).
+    pub nice: u8,
 }
 
 /// `[repos."owner/name"]`: what one repository needs beyond the defaults.

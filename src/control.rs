@@ -139,6 +139,8 @@ pub struct StatusReport {
     /// Why no job is let through, as far as that is known: the host is not enabled, or lacks something.
     #[serde(default)]
     pub shut: Option<String>,
+    /// Why no job starts for now, while this host has less free than it keeps.
+    pub full: Option<String>,
     /// How things stand with GitHub, where jobs come from there.
     #[serde(default)]
     pub github: Option<GitHubReport>,

@@ -7,6 +7,7 @@ mod answer;
 pub mod check;
 pub mod door;
 pub mod egress;
+mod floors;
 pub mod gate;
 pub mod github;
 pub mod look;
@@ -78,6 +79,8 @@ struct State {
     taken: BTreeMap<u32, SlotNow>,
     running: BTreeMap<JobId, CancellationToken>,
     vms: Vms,
+    /// Why nothing starts for now, while the host has less free than it keeps.
+    full: Option<String>,
     draining: bool,
     stopping: bool,
 }
@@ -153,6 +156,10 @@ impl Daemon {
 
     /// Starts waiting jobs in free slots.
     fn pump(self: &Arc<Self>) {
+        if self.state().queue.is_empty() || self.is_full() {
+            self.tell();
+            return;
+        }
         loop {
             let mut state = self.state();
             if state.draining || state.stopping {

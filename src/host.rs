@@ -38,6 +38,27 @@ pub fn total_memory_byte() -> u64 {
     asked(libc::_SC_PHYS_PAGES).saturating_mul(asked(libc::_SC_PAGESIZE))
 }
 
+/// What a host has free at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// Bytes of disk that everybody can get where a folder is.
+    pub disk_byte: u64,
+    /// Bytes of memory that processes can get without others losing any; `None` where the system does not tell.
+    pub memory_byte: Option<u64>,
+}
+
+/// What is free here, and on the disk that `folder` is on (statvfs(3)).
+///
+/// # Errors
+/// The folder cannot be looked at.
+pub fn free(folder: &camino::Utf8Path) -> std::io::Result<Free> {
+    let disk = rustix::fs::statvfs(folder.as_std_path())?;
+    Ok(Free {
+        disk_byte: disk.f_bavail.saturating_mul(disk.f_frsize),
+        memory_byte: os::free_memory_byte(),
+    })
+}
+
 /// An operating system ephemerd runs on. A parameter wherever a decision depends on it, so that both answers
 /// are tested on either system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

@@ -436,6 +436,7 @@ fn status_text(status: &StatusReport) -> String {
         slots,
         axes,
         shut,
+        full,
         github,
         vm,
     } = status;
@@ -453,10 +454,14 @@ fn status_text(status: &StatusReport) -> String {
         .as_ref()
         .map(|why| format!("no job is let through: {why}\n"))
         .unwrap_or_default();
+    let full = full
+        .as_ref()
+        .map(|why| format!("no job starts: {why}\n"))
+        .unwrap_or_default();
     let github = github.as_ref().map(github_text).unwrap_or_default();
     let vm = vm.as_ref().map(vm_text).unwrap_or_default();
     format!(
-        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{shut}{}queued: {}\n{vm}{github}{}",
+        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{shut}{full}{}queued: {}\n{vm}{github}{}",
         table(
             ["SLOT", "ACCOUNT", "NOW"],
             &slots.iter().map(row).collect::<Vec<_>>()

@@ -86,6 +86,8 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     let mut rechecking = tokio::spawn(async move { rechecking.recheck().await });
     let serving = Arc::clone(&daemon);
     let mut serving = tokio::spawn(async move { serving.serve_github().await });
+    let looking = Arc::clone(&daemon);
+    let mut looking = tokio::spawn(async move { looking.watch_floors().await });
     let fetching = Arc::clone(&daemon);
     let mut fetching = tokio::spawn(async move { fetching.fetch_images().await });
     info!(socket = %control.socket, "ready");
@@ -103,6 +105,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
             ),
             ended = &mut rechecking => anyhow::bail!("the host is no longer looked at: {ended:?}"),
             ended = &mut serving => anyhow::bail!("GitHub is no longer asked: {ended:?}"),
+            ended = &mut looking => anyhow::bail!("nobody looks any more whether there is room: {ended:?}"),
             ended = &mut fetching => anyhow::bail!("images of guests are no longer fetched: {ended:?}"),
             ended = &mut keeping => anyhow::bail!("the egress filter is no longer watched: {ended:?}"),
             _ = terminate.recv() => break,
@@ -119,6 +122,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     }
     rechecking.abort();
     fetching.abort();
+    looking.abort();
     serving.abort();
     daemon.leave_github().await;
     // To the last job's end; the rules stay.

@@ -16,7 +16,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::grants::{self, Grant};
 use super::problem::Problem;
 use super::raw::RawFile;
-use super::{Accounts, Config, Control, Egress, GitHub, HostConfig, Limits, Log, Native};
+use super::{Accounts, Config, Control, Egress, Floors, GitHub, HostConfig, Limits, Log, Native};
 use crate::sandbox::Axis;
 use reader::{Complaint, Reader};
 
@@ -94,11 +94,17 @@ fn host(r: &mut Reader) -> Option<HostConfig> {
         Ok(values::manifest(values::text(raw), true)?)
     });
     let recheck = r.must(&["host", "recheck"], values::duration);
+    let disk_byte = r.must(&["host", "min_free_disk"], values::size);
+    let memory_byte = r.must(&["host", "min_free_memory"], values::size);
     Some(HostConfig {
         data_dir: data_dir?,
         account: account?,
         manifest: manifest?,
         recheck: recheck?,
+        floors: Floors {
+            disk_byte: disk_byte?,
+            memory_byte: memory_byte?,
+        },
     })
 }
 
@@ -148,12 +154,14 @@ fn limits(r: &mut Reader) -> Option<Limits> {
     let disk_byte = r.must(&["native", "limits", "disk"], values::size);
     let open_files = r.must(&["native", "limits", "open_files"], values::number);
     let output_byte = r.must(&["native", "limits", "output"], values::size);
+    let nice = r.must(&["native", "limits", "nice"], values::number);
     Some(Limits {
         processes: processes?,
         memory_byte: memory_byte?,
         disk_byte: disk_byte?,
         open_files: open_files?,
         output_byte: output_byte?,
+        nice: nice?,
     })
 }
 

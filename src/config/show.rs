@@ -57,6 +57,7 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
         account,
         manifest,
         recheck,
+        floors,
     } = host;
     rows.add(&["host", "data_dir"], quote(data_dir.as_str()));
     rows.add(&["host", "account"], quote(account));
@@ -64,6 +65,11 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
         rows.add(&["host", "manifest"], quote(manifest));
     }
     rows.add(&["host", "recheck"], quote(&show_duration(*recheck)));
+    rows.add(&["host", "min_free_disk"], quote(&show_size(floors.disk_byte)));
+    rows.add(
+        &["host", "min_free_memory"],
+        quote(&show_size(floors.memory_byte)),
+    );
     rows.native(native);
     rows.trust(trust);
     for (name, repo) in repos {
@@ -140,12 +146,14 @@ impl Rows<'_> {
             disk_byte,
             open_files,
             output_byte,
+            nice,
         } = limits;
         self.add(&["native", "limits", "processes"], processes.to_string());
         self.add(&["native", "limits", "memory"], quote(&show_size(*memory_byte)));
         self.add(&["native", "limits", "disk"], quote(&show_size(*disk_byte)));
         self.add(&["native", "limits", "open_files"], open_files.to_string());
         self.add(&["native", "limits", "output"], quote(&show_size(*output_byte)));
+        self.add(&["native", "limits", "nice"], nice.to_string());
         self.env(&["native", "env"], env);
     }
 

@@ -130,6 +130,9 @@ impl Daemon {
             ),
         }
         self.pump();
+        if decision.route != Route::Refuse {
+            self.note_if_full(&id);
+        }
         Ok(Answer::Submitted {
             job: id,
             route: decision.route,
@@ -211,6 +214,7 @@ impl Daemon {
             slots: slots.collect(),
             axes: self.axes_now(),
             shut,
+            full: state.full.clone(),
             github: self.source.as_ref().map(Source::report),
             vm,
         }

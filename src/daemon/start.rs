@@ -19,6 +19,7 @@ use crate::host::{Host, Os, probe};
 use crate::job::Acquisition;
 use crate::job::ledger::{AcquisitionId, Ledger, LedgerError};
 use crate::job::plan::{MacHomebrew, MacHost, MacSlot, PlanError, Planner, Platform};
+use crate::job::run::pressure::Pressure;
 use crate::job::run::{Pipeline, RunError};
 use crate::profile::sbpl::Release;
 use crate::provision::manifest::ManifestError;
@@ -189,6 +190,9 @@ pub async fn start(
     let exclusive = accounts.is_some() && planner.config().native.accounts == Accounts::PerSlot;
     let shared = exclusive.then(|| host.run.join("ephemerd"));
     let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
+    if let Err(error) = ledger.keep_ballast() {
+        tracing::warn!(%error, "no room could be kept for the ledger");
+    }
     let all = match claim {
         Claim::Everything => all,
         Claim::OneSlot => without_quarantined(all, &ledger)?,
@@ -200,6 +204,7 @@ pub async fn start(
         ledger,
         warden,
         axes: reports,
+        pressure: Pressure::default(),
         root: uid.is_root(),
         keep: false,
         egress: None,

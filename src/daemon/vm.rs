@@ -88,6 +88,11 @@ impl Vms {
         !self.running.is_empty()
     }
 
+    /// Every job that waits.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &JobId> {
+        self.waiting.keys()
+    }
+
     /// Takes out every job that waits.
     pub(super) fn drain(&mut self) -> Vec<JobId> {
         self.queues.clear();
@@ -230,6 +235,10 @@ impl Daemon {
     /// Starts guests for jobs that wait, as far as there are permits and there is memory.
     pub(super) fn pump_guests(self: &Arc<Self>) {
         let Some(guests) = &self.guests else { return };
+        if self.state().vms.waiting.is_empty() || self.is_full() {
+            self.tell();
+            return;
+        }
         for guest in Guest::ALL {
             loop {
                 let next = {

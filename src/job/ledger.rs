@@ -10,6 +10,7 @@
 //! It is one SQLite file that `exec` and the daemon may share. It decides nothing: which slot, which outcome
 //! and what to undo come from elsewhere. A job's environment is not written down, it may hold secrets.
 
+mod ballast;
 mod error;
 mod github;
 mod open;
@@ -20,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
 use crate::egress::EgressReport;
 use crate::github::ticket::Ticket;
@@ -31,6 +32,7 @@ use crate::trust::Route;
 use crate::vm::Isolation;
 use crate::vm::life::DELETING;
 
+use ballast::Ballast;
 pub use error::LedgerError;
 use error::failed;
 pub use github::{Attempt, Registered};
@@ -42,6 +44,7 @@ use value::{Json, Whole, Word, ms};
 pub struct Ledger {
     path: Utf8PathBuf,
     db: Mutex<Connection>,
+    ballast: Ballast,
 }
 
 /// Names one acquisition, to release it.
@@ -98,7 +101,17 @@ impl Ledger {
         Ok(Self {
             path: path.to_owned(),
             db: Mutex::new(open::open(path)?),
+            ballast: Ballast::of(path),
         })
+    }
+
+    /// Takes disk for the moment when there is none, where it is not taken.
+    ///
+    /// # Errors
+    ///
+    /// There is none even now.
+    pub fn keep_ballast(&self) -> std::io::Result<()> {
+        self.ballast.fill()
     }
 
     /// Returns a job id the ledger does not have.
@@ -419,20 +432,27 @@ impl Ledger {
     }
 
     /// Runs `work` in a transaction, which is undone when `work` or the commit fails. IMMEDIATE: whoever takes
-    /// the write lock only after reading may be refused at once instead of waiting for the other process.
+    /// the write lock only after reading may be refused at once instead of waiting for the other process. When the disk is
+    /// full, what was kept for that is given for it.
     fn write<T>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+        work: impl Fn(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, LedgerError> {
         let mut db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = || {
+        let mut run = || -> rusqlite::Result<T> {
             let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let done = work(&tx)?;
             tx.commit()?;
             Ok(done)
         };
-        run().map_err(|source| failed(doing, &self.path, source))
+        let done = match run() {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) && self.ballast.give() => {
+                run()
+            }
+            done => done,
+        };
+        done.map_err(|source| failed(doing, &self.path, source))
     }
 }
 

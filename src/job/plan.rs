@@ -458,6 +458,7 @@ impl Planner {
                 processes: limits.processes,
                 open_files: limits.open_files,
                 file_byte: limits.disk_byte,
+                nice: limits.nice,
             },
         };
         Ok(Planned {

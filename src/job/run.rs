@@ -2,6 +2,7 @@
 //! clean slot, and feeds it what happens.
 
 mod drive;
+pub mod pressure;
 pub mod runner;
 
 use std::convert::Infallible;
@@ -18,11 +19,13 @@ use super::{Acquisition, JobId, JobSpec, Outcome};
 use crate::config::Accounts;
 use crate::daemon::egress::Keeper;
 use crate::egress::EgressReport;
+use crate::host::Free;
 use crate::sandbox::axes::AxisReport;
 use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
 use drive::Drive;
+use pressure::Pressure;
 pub use runner::{Order, RunnerOrder, Said};
 
 /// How often a running job's memory is measured.
@@ -56,6 +59,8 @@ pub struct Pipeline {
     pub warden: Warden,
     /// What this host enforces, recorded with every job.
     pub axes: Vec<AxisReport>,
+    /// What running jobs use.
+    pub pressure: Pressure,
     /// Whether jobs run as accounts of their own.
     pub root: bool,
     /// Whether workspaces are kept for a look instead of removed.
@@ -168,6 +173,22 @@ impl Pipeline {
     /// Whether a slot's account is nobody else's.
     fn is_exclusive(&self) -> bool {
         self.root && self.planner.config().native.accounts == Accounts::PerSlot
+    }
+
+    /// What is free where jobs are, as far as it can be told.
+    pub(crate) fn free(&self) -> Option<Free> {
+        match crate::host::free(self.planner.data_dir()) {
+            Ok(free) => Some(free),
+            Err(error) => {
+                warn!(%error, "could not look what is free");
+                None
+            }
+        }
+    }
+
+    /// Why no job should start for now: the host has less free than it keeps.
+    pub(crate) fn why_full(&self) -> Option<String> {
+        pressure::why_full(self.free()?, self.planner.config().host.floors)
     }
 
     /// What a job uses, after a while; `None` when it cannot be measured.

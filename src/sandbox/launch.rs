@@ -88,7 +88,7 @@ pub struct Seatbelt {
     pub keychain: Keychain,
 }
 
-/// Limits that setrlimit(2) keeps. A hard limit of the host that is lower stays.
+/// Limits that setrlimit(2) keeps, and what setpriority(2) does. A hard limit of the host that is lower stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessLimits {
     /// Processes and threads of the account (`RLIMIT_NPROC`).
@@ -97,6 +97,8 @@ pub struct ProcessLimits {
     pub open_files: u64,
     /// Largest file in bytes (`RLIMIT_FSIZE`).
     pub file_byte: u64,
+    /// Niceness, 0 to 19; a process of the job can raise it and not lower it.
+    pub nice: u8,
 }
 
 /// What init says on the status pipe, one JSON object a line. The job itself cannot write there.
@@ -161,6 +163,7 @@ mod tests {
                 processes: 1,
                 open_files: 1,
                 file_byte: 1,
+                nice: 0,
             },
         };
         let request = Request::Launch(Box::new(plan.clone()));

@@ -229,6 +229,7 @@ mod tests {
                 processes: 1,
                 open_files: 1,
                 file_byte: 1,
+                nice: 0,
             },
             profile: "/data/profiles/j.sb".into(),
         };

@@ -50,6 +50,14 @@ impl<T, E: std::fmt::Display> Step<T> for Result<T, E> {
     }
 }
 
+/// Makes this process and its children stand back for others, by this niceness; one that does so already stays.
+pub(crate) fn be_nice(nice: u8) -> std::io::Result<()> {
+    if rustix::process::getpriority_process(None)? < i32::from(nice) {
+        rustix::process::setpriority_process(None, nice.into())?;
+    }
+    Ok(())
+}
+
 /// What a launch is given besides its plan.
 #[derive(Debug)]
 pub(crate) struct Given {

@@ -23,6 +23,7 @@ mod homebrew;
 mod hostile;
 mod jobs;
 mod kernels;
+mod limits;
 mod load;
 mod provision;
 mod recovery;

@@ -16,7 +16,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 114] = [
+pub const KEYS: [Key; 117] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -40,6 +40,18 @@ pub const KEYS: [Key; 114] = [
         kind: Kind::Duration,
         default: Some("\"24h\""),
         doc: "How old a check may be that says this host has it.",
+    },
+    Key {
+        name: "host.min_free_disk",
+        kind: Kind::Size,
+        default: Some("\"5GiB\""),
+        doc: "Free disk in the data folder below which no job starts, and the job that has most of it is stopped.",
+    },
+    Key {
+        name: "host.min_free_memory",
+        kind: Kind::Size,
+        default: Some("\"512MiB\""),
+        doc: "The same for memory that processes can still get.",
     },
     Key {
         name: "native.slots",
@@ -151,6 +163,12 @@ pub const KEYS: [Key; 114] = [
         kind: Kind::Size,
         default: Some("\"100MiB\""),
         doc: "Output of a job that is kept in its log.",
+    },
+    Key {
+        name: "native.limits.nice",
+        kind: Kind::Number { min: 0, max: 19 },
+        default: Some("5"),
+        doc: "How far a job's processes stand back for those of the host: 0 not at all, 19 the most.",
     },
     Key {
         name: "native.env.NAME",

@@ -236,6 +236,9 @@ impl Daemon {
         if self.is_closed() {
             return Some("the daemon starts no jobs: it is drained or stopping".to_owned());
         }
+        if let Some(why) = self.pipeline.why_full() {
+            return Some(why);
+        }
         // Guests bring their own runner.
         source.trees.why_none().filter(|_| route == Route::Native)
     }

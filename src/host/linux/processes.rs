@@ -34,6 +34,14 @@ pub(crate) fn processes_of(uid: u32) -> io::Result<Vec<i32>> {
     Ok(found)
 }
 
+/// The memory that processes can get without swapping: `MemAvailable` of proc_meminfo(5), in bytes.
+pub(crate) fn free_memory_byte() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib.saturating_mul(1024))
+}
+
 /// Reads the fields `State` and `Uid` of a `/proc/PID/status` (proc_pid_status(5)).
 fn is_live_process_of(status: &str, uid: u32) -> bool {
     let field = |name: &str| {

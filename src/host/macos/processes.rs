@@ -19,6 +19,31 @@ const REAL_USER: u32 = 5;
 /// Room for processes beyond those of the last count.
 const SPARE: usize = 64;
 
+/// The memory that processes can get without swapping, in bytes: pages that are free, and those that are only kept in case
+/// somebody wants them again (vm_stat(1): "inactive" and "speculative", the latter among the free).
+pub(crate) fn free_memory_byte() -> Option<u64> {
+    // SAFETY: all-zero bytes are valid for a struct of numbers.
+    let mut found: libc::vm_statistics64 = unsafe { std::mem::zeroed() };
+    let mut count = libc::HOST_VM_INFO64_COUNT;
+    #[expect(
+        deprecated,
+        reason = "the crate that it names instead is another dependency for two calls"
+    )]
+    // SAFETY: the kernel writes at most `count` integers, for which `found` has room.
+    let code = unsafe {
+        libc::host_statistics64(
+            libc::mach_host_self(),
+            libc::HOST_VM_INFO64,
+            (&raw mut found).cast(),
+            &raw mut count,
+        )
+    };
+    // SAFETY: takes a number and returns one.
+    let page_byte = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    let pages = u64::from(found.free_count) + u64::from(found.inactive_count);
+    (code == libc::KERN_SUCCESS).then(|| pages.saturating_mul(page_byte))
+}
+
 /// Pids of the processes whose real or effective user is `uid`, zombies left out: those have ended and hold
 /// nothing.
 ///

@@ -84,6 +84,17 @@ pub enum LedgerError {
     Chance(#[source] getrandom::Error),
 }
 
+impl LedgerError {
+    /// Whether there was no room on the disk.
+    pub fn is_full(&self) -> bool {
+        let code = match self {
+            Self::Database { source, .. } => source.sqlite_error_code(),
+            _ => None,
+        };
+        code == Some(ErrorCode::DiskFull)
+    }
+}
+
 /// Returns the error for SQLite's refusal to do something, with the remedy that fits its cause.
 pub(super) fn failed(doing: &'static str, path: &Utf8Path, source: rusqlite::Error) -> LedgerError {
     let path = path.to_owned();

@@ -32,6 +32,12 @@ use crate::workspace::Workspace;
 /// Every how many samples a running job's disk is measured as well, which takes longer.
 const DISK_EVERY: u32 = 10;
 
+/// How long room for a line in the ledger is waited for.
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
+
+/// Between two tries.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long the sandbox may take from the launch to its readiness.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -115,6 +121,10 @@ impl Drive<'_> {
             let Some(event) = self.translate(event, &state).await else {
                 continue;
             };
+            if matches!(event, Event::LimitExceeded { .. }) {
+                // At once, and above all before the ledger needs room that it may be filling. What is killed twice is dead.
+                events.extend(self.signal(false).await);
+            }
             let (next, effects) = match step(&state, event) {
                 Ok(taken) => taken,
                 Err(rejected) => {
@@ -123,12 +133,7 @@ impl Drive<'_> {
                 }
             };
             if next.name() != state.name() && !matches!(next, State::Done { .. }) {
-                self.pipeline.ledger.enter(
-                    self.id,
-                    next.name(),
-                    reason_of(&next).as_deref(),
-                    SystemTime::now(),
-                )?;
+                self.enter(&next).await?;
             }
             state = next;
             for effect in effects {
@@ -136,6 +141,27 @@ impl Drive<'_> {
                     return Ok(outcome);
                 }
                 events.extend(self.perform(effect, &state).await?);
+            }
+        }
+    }
+
+    /// Writes down that a state is entered. Where there is no room for that, processes that are being killed may still take
+    /// what is given for it, so it is tried for a while.
+    async fn enter(&self, next: &State) -> Result<(), RunError> {
+        let give_up = Instant::now() + ROOM_WITHIN;
+        loop {
+            let ledger = &self.pipeline.ledger;
+            let entered = ledger.enter(
+                self.id,
+                next.name(),
+                reason_of(next).as_deref(),
+                SystemTime::now(),
+            );
+            match entered {
+                Err(error) if error.is_full() && Instant::now() < give_up => {
+                    tokio::time::sleep(ROOM_PAUSE).await;
+                }
+                entered => return Ok(entered?),
             }
         }
     }
@@ -175,6 +201,7 @@ impl Drive<'_> {
             // Somebody may still hold the pipe.
             0
         };
+        self.pipeline.pressure.forget(self.id);
         if let State::Done { outcome, .. } = state {
             let usage = Usage {
                 memory_peak_byte: self.memory_peak_byte,
@@ -453,7 +480,7 @@ impl Drive<'_> {
             }
             let (deadline, grace) = (self.deadline, self.grace);
             // A walk through a large folder takes long, and nothing else waits for it.
-            let disk = (*samples + 1).is_multiple_of(DISK_EVERY);
+            let disk = (*samples + 1).is_multiple_of(DISK_EVERY) || self.pipeline.why_full().is_some();
             let measuring = self.pipeline.measure(self.id, self.slot, disk);
             tokio::select! {
                 biased;
@@ -483,7 +510,12 @@ impl Drive<'_> {
         if self.pipeline.is_exclusive() {
             self.memory_peak_byte = self.memory_peak_byte.max(Some(usage.memory_byte));
         }
-        exceeded(usage, &self.pipeline.planner.config().native.limits)
+        let config = self.pipeline.planner.config();
+        exceeded(usage, &config.native.limits).or_else(|| {
+            let free = self.pipeline.free()?;
+            let pressure = &self.pipeline.pressure;
+            pressure.judge(self.id, usage, free, config.host.floors)
+        })
     }
 }
 
@@ -550,6 +582,7 @@ mod tests {
             disk_byte: 3 << 20,
             open_files: 1,
             output_byte: 1,
+            nice: 0,
         };
         let usage = |memory_byte, disk_byte| crate::warden::Usage {
             processes: 1,

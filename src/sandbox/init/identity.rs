@@ -55,6 +55,7 @@ pub(super) fn limits(limits: ProcessLimits) -> Result<(), StepError> {
         processes,
         open_files,
         file_byte,
+        nice,
     } = limits;
     let wanted = [
         (Resource::RLIMIT_NPROC, processes),
@@ -67,6 +68,7 @@ pub(super) fn limits(limits: ProcessLimits) -> Result<(), StepError> {
         setrlimit(resource, limit, limit)
             .map_err(|e| StepError::new("limits", format!("{resource:?}: {e}")))?;
     }
+    stand_back(nice)?;
     // A core dump holds the job's secrets and is written by the kernel, or by a program of the host's, past
     // the sandbox. Zero forbids files only; one byte forbids files, being too few for any, and programs
     // (fs/coredump.c, "RLIMIT_CORE is set to 1, aborting core"). A host that allows not even one byte stays so.
@@ -74,6 +76,25 @@ pub(super) fn limits(limits: ProcessLimits) -> Result<(), StepError> {
         .or_else(|_| setrlimit(Resource::RLIMIT_CORE, 0, 0))
         .map_err(|e| StepError::new("limits", format!("RLIMIT_CORE: {e}")))
 }
+
+/// Lets others have the processor first, and the kernel end this job first when there is no memory: it holds what can be
+/// done again.
+fn stand_back(nice: u8) -> Result<(), StepError> {
+    crate::sandbox::step::be_nice(nice).step("limits")?;
+    // Where the scheduler shares by session, niceness counts within one only; the session has its own (sched(7)).
+    match std::fs::write("/proc/self/autogroup", nice.to_string()) {
+        // Without root it may be asked for some times a second.
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => {
+            return Err(StepError::new("limits", format!("/proc/self/autogroup: {error}")));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE)
+        .map_err(|error| StepError::new("limits", format!("/proc/self/oom_score_adj: {error}")))
+}
+
+/// Half of the memory there is counts on top of what a process has (proc_pid_oom_score_adj(5)).
+const OOM_SCORE: &str = "500";
 
 /// Drops every capability this kernel knows from the bounding set. As root the warden does so once for all
 /// launches, and each proves it; a new user namespace starts with all of them again.

@@ -17,7 +17,7 @@ use super::sandbox_exec_args;
 use crate::host::{Host, command, os};
 use crate::sandbox::keychain::Keychain;
 use crate::sandbox::launch::{LaunchPlan, ProcessLimits};
-use crate::sandbox::step::{Step, StepError};
+use crate::sandbox::step::{Step, StepError, be_nice};
 use crate::slot::Account;
 
 /// Where the first program inside finds its instructions.
@@ -109,7 +109,7 @@ fn limits(limits: ProcessLimits) -> Result<(), StepError> {
             .set(most)
             .map_err(|error| StepError::new("limits", format!("{limit:?}: {error}")))?;
     }
-    Ok(())
+    be_nice(limits.nice).step("limits")
 }
 
 /// A limit that the kernel keeps (setrlimit(2)). Not by a library, because none names the first on macOS.
@@ -132,6 +132,7 @@ impl Limit {
             processes,
             open_files,
             file_byte,
+            nice: _,
         } = limits;
         let open_files = os::open_files_ceiling().map_or(open_files, |most| open_files.min(most));
         [
