@@ -443,6 +443,8 @@ env = { A = "1" }
         host.data_dir = "/var/lib/ephemerd"  # default
         host.account = "_ephemerd"  # default
         host.recheck = "1d"  # default
+        host.min_free_disk = "5GiB"  # default
+        host.min_free_memory = "512MiB"  # default
         native.slots = 2  # ephemerd.toml:3
         native.accounts = "per-slot"  # default
         native.posture = "strict"  # default
@@ -461,6 +463,7 @@ env = { A = "1" }
         native.limits.disk = "30GiB"  # default
         native.limits.open_files = 65536  # default
         native.limits.output = "100MiB"  # default
+        native.limits.nice = 5  # default
         native.env.GREETING = "tab\u0009quote\" back\\slash é"  # ephemerd.toml:9
         trust.default = "refuse"  # ephemerd.toml:11
         trust.repos."acme/*" = "native"  # ephemerd.toml:13

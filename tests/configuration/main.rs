@@ -37,6 +37,10 @@ fn the_empty_file_is_the_defaults() {
         "recheck": {
           "secs": 86400,
           "nanos": 0
+        },
+        "floors": {
+          "disk_byte": 5368709120,
+          "memory_byte": 536870912
         }
       },
       "native": {
@@ -64,7 +68,8 @@ fn the_empty_file_is_the_defaults() {
           "memory_byte": 8589934592,
           "disk_byte": 32212254720,
           "open_files": 65536,
-          "output_byte": 104857600
+          "output_byte": 104857600,
+          "nice": 5
         },
         "env": {}
       },
