@@ -25,7 +25,7 @@ for bench in "${benches[@]}"; do
   case "$bench" in
     launch | jobs | profile | egress | provision | github) cargo bench --quiet --bench "$bench" ;;
     vm)
-      scripts/vm-image.sh >/dev/null
+      SUITE=trixie scripts/vm-image.sh >/dev/null
       cargo bench --quiet --bench vm
       ;;
     *)

@@ -59,7 +59,8 @@ tools() {
         /usr/bin/nsenter=util-linux
     # Guests that are real: containers of busybox, and a machine.
     need /usr/bin/runc=runc /bin/busybox=busybox-static
-    scripts/vm-image.sh >/dev/null
+    # Its kernel has the Landlock that the sandbox needs, so that there can be jobs in it.
+    SUITE=trixie scripts/vm-image.sh >/dev/null
     # The tests of `provision` stand in for what is macOS's own; these are the same everywhere, and taken from here.
     need curl=curl tar=tar unzip=unzip
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -158,6 +158,20 @@ pub struct Limits {
     pub output_byte: u64,
     /// Its niceness, 0 to 19 (setpriority(2)).
     pub nice: u8,
+    /// Whether the kernel keeps a whole job to them.
+    pub cgroup: Groups,
+}
+
+/// Whether jobs have control groups, on Linux.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Groups {
+    /// Where they can be had.
+    Auto,
+    /// Without them the axis `limits` is degraded.
+    Required,
+    /// Never.
+    Off,
 }
 
 /// `[repos."owner/name"]`: what one repository needs beyond the defaults.

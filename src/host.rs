@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub(crate) mod ancestry;
+pub mod cgroup;
 pub mod command;
 pub mod egress;
 pub mod entrance;

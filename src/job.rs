@@ -379,6 +379,8 @@ pub enum Acquisition {
     },
     /// The file of the job's sandbox profile; the path follows from the job id.
     Profile,
+    /// The job's control group; the path follows from the job id.
+    Group,
     /// A guest of the job's: its disk, its processes and its folder. Undone by [`crate::vm::drive`], not by the warden.
     Vm {
         /// The backend that makes and removes it.

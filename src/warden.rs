@@ -142,6 +142,8 @@ pub struct Usage {
     pub processes: u64,
     /// Resident bytes of all processes; pages they share count once for each.
     pub memory_byte: u64,
+    /// Whether the kernel has ended a process of it because its control group had no memory left.
+    pub was_out_of_memory: bool,
     /// Bytes allocated on disk below its folder, where that was asked for.
     pub disk_byte: Option<u64>,
 }

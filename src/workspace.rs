@@ -139,6 +139,11 @@ pub struct Workspace {
 }
 
 impl Workspace {
+    /// Whose it is.
+    pub fn job(&self) -> &JobId {
+        &self.job
+    }
+
     /// The workspace of a job.
     pub fn new(data_dir: &Utf8Path, job: &JobId) -> Self {
         Self {

@@ -155,6 +155,7 @@ fn limits(r: &mut Reader) -> Option<Limits> {
     let open_files = r.must(&["native", "limits", "open_files"], values::number);
     let output_byte = r.must(&["native", "limits", "output"], values::size);
     let nice = r.must(&["native", "limits", "nice"], values::number);
+    let cgroup = r.must(&["native", "limits", "cgroup"], values::choice);
     Some(Limits {
         processes: processes?,
         memory_byte: memory_byte?,
@@ -162,6 +163,7 @@ fn limits(r: &mut Reader) -> Option<Limits> {
         open_files: open_files?,
         output_byte: output_byte?,
         nice: nice?,
+        cgroup: cgroup?,
     })
 }
 

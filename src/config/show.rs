@@ -147,6 +147,7 @@ impl Rows<'_> {
             open_files,
             output_byte,
             nice,
+            cgroup,
         } = limits;
         self.add(&["native", "limits", "processes"], processes.to_string());
         self.add(&["native", "limits", "memory"], quote(&show_size(*memory_byte)));
@@ -154,6 +155,7 @@ impl Rows<'_> {
         self.add(&["native", "limits", "open_files"], open_files.to_string());
         self.add(&["native", "limits", "output"], quote(&show_size(*output_byte)));
         self.add(&["native", "limits", "nice"], nice.to_string());
+        self.add(&["native", "limits", "cgroup"], word(cgroup));
         self.env(&["native", "env"], env);
     }
 
@@ -464,6 +466,7 @@ env = { A = "1" }
         native.limits.open_files = 65536  # default
         native.limits.output = "100MiB"  # default
         native.limits.nice = 5  # default
+        native.limits.cgroup = "auto"  # default
         native.env.GREETING = "tab\u0009quote\" back\\slash é"  # ephemerd.toml:9
         trust.default = "refuse"  # ephemerd.toml:11
         trust.repos."acme/*" = "native"  # ephemerd.toml:13

@@ -9,7 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::egress::Keeper;
 use super::gate::Manifests;
-use crate::config::{Accounts, Config, EgressMode};
+use crate::config::{Accounts, Config, EgressMode, Groups};
 use crate::github::admission::hook::Place;
 use crate::host::accounts::{self, AccountsError, Wanted};
 use crate::host::egress::{self, EgressError};
@@ -187,6 +187,10 @@ pub async fn start(
     let planner = Planner::new(config, &config_file, platform)?
         .with_environments(environments)
         .with_program(program.to_owned());
+    let wants_groups = planner.config().native.limits.cgroup != Groups::Off;
+    let has_groups =
+        wants_groups && host.os == Os::Linux && uid.is_root() && crate::host::cgroup::look().is_ok();
+    let planner = planner.with_groups(has_groups);
     let exclusive = accounts.is_some() && planner.config().native.accounts == Accounts::PerSlot;
     let shared = exclusive.then(|| host.run.join("ephemerd"));
     let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;

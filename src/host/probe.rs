@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::command::{self, CommandSpec};
-use super::{Host, Os, egress, os};
+use super::{Host, Os, cgroup, egress, os};
 use crate::sandbox::axes::HostProbe;
 
 /// Kinds of namespaces the sandbox uses, by their names in `/proc/self/ns` (namespaces(7)).
@@ -27,6 +27,10 @@ pub fn probe(host: &Host, accounts: Result<(), String>) -> HostProbe {
             let text = error.to_string();
             text.lines().next().unwrap_or_default().to_owned()
         }),
+        groups: match host.os {
+            Os::Linux => cgroup::look().map(drop),
+            Os::MacOs => Err("macOS has no control groups".to_owned()),
+        },
         open_files_hard: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
     }
 }

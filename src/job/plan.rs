@@ -20,7 +20,7 @@ use crate::profile::render::{
 };
 use crate::profile::{Posture, Rules};
 use crate::sandbox::keychain::Keychain;
-use crate::sandbox::launch::{Confinement, LaunchPlan, ProcessLimits, Seatbelt, Stop};
+use crate::sandbox::launch::{Confinement, GroupLimits, LaunchPlan, ProcessLimits, Seatbelt, Stop};
 use crate::slot::Slot;
 use crate::workspace::homebrew::{self, HomebrewError, HostBrew, Mode, Order};
 use crate::workspace::{self, Place, Workspace};
@@ -113,6 +113,8 @@ pub struct Planner {
     environments: Environments,
     /// This very program, which a job that runs it must be able to see.
     program: Option<Utf8PathBuf>,
+    /// Whether each job has a control group of its own.
+    has_groups: bool,
 }
 
 /// Variables that manifests give to jobs.
@@ -172,6 +174,7 @@ impl Planner {
             expectations: expect::built_in()?,
             environments: Environments::default(),
             program: None,
+            has_groups: false,
             config,
         })
     }
@@ -180,6 +183,12 @@ impl Planner {
     #[must_use]
     pub fn with_environments(self, environments: Environments) -> Self {
         Self { environments, ..self }
+    }
+
+    /// The same, with a control group for each job, or without.
+    #[must_use]
+    pub fn with_groups(self, has_groups: bool) -> Self {
+        Self { has_groups, ..self }
     }
 
     /// The same, for jobs of our own, whose command is this very `program`: it may lie where other jobs do not look.
@@ -460,6 +469,10 @@ impl Planner {
                 file_byte: limits.disk_byte,
                 nice: limits.nice,
             },
+            group: self.has_groups.then_some(GroupLimits {
+                memory_byte: limits.memory_byte,
+                processes: limits.processes,
+            }),
         };
         Ok(Planned {
             launch: plan,

@@ -194,6 +194,11 @@ impl Pipeline {
     /// What a job uses, after a while; `None` when it cannot be measured.
     async fn measure(&self, id: &JobId, slot: &Slot, disk: bool) -> Option<crate::warden::Usage> {
         tokio::time::sleep(SAMPLE_EVERY).await;
+        self.usage(id, slot, disk).await
+    }
+
+    /// What a job uses; `None` when it cannot be measured.
+    async fn usage(&self, id: &JobId, slot: &Slot, disk: bool) -> Option<crate::warden::Usage> {
         let request = Request::Usage {
             job: id.clone(),
             uid: self.is_exclusive().then_some(slot.account.uid),

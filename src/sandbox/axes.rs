@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::Axis;
-use crate::config::{Accounts, Config, EgressMode};
+use crate::config::{Accounts, Config, EgressMode, Groups};
 use crate::host::Os;
 
 /// The Landlock ABI the sandbox needs: 6 (Linux 6.12), the first with scopes for signals and abstract Unix
@@ -40,6 +40,8 @@ pub struct HostProbe {
     pub packet_filter: Result<(), String>,
     /// Open files a process of this host may have at most.
     pub open_files_hard: u64,
+    /// Whether jobs can have control groups here.
+    pub groups: Result<(), String>,
 }
 
 /// How well an axis is protected.
@@ -299,12 +301,30 @@ fn limits(probe: &HostProbe, config: &Config) -> AxisReport {
             "set native.accounts = \"per-slot\"",
         );
     }
-    let why = "rlimits; memory and disk measured as it runs";
+    let wanted = config.native.limits.cgroup;
+    let why = match (wanted, &probe.groups) {
+        (Groups::Required, Err(why)) => {
+            return report(
+                axis,
+                Standing::Degraded,
+                format!("native.limits.cgroup is \"required\", and {}", why.lines().next().unwrap_or(why)),
+                "run ephemerd as a service with `Delegate=yes`, or set native.limits.cgroup = \"auto\"",
+            );
+        }
+        (Groups::Auto | Groups::Required, Ok(())) => {
+            "rlimits; memory, processes and shares of the processors by control group; disk measured as it runs".to_owned()
+        }
+        (Groups::Auto, Err(why)) if probe.os == Os::Linux => format!(
+            "rlimits; memory and disk measured as it runs: {}",
+            why.lines().next().unwrap_or(why)
+        ),
+        (Groups::Off | Groups::Auto, _) => "rlimits; memory and disk measured as it runs".to_owned(),
+    };
     match probe.open_files_hard {
         fewer if fewer < config.native.limits.open_files => {
             enforced(axis, &format!("{why}; open files {fewer}, the hard limit here"))
         }
-        _ => enforced(axis, why),
+        _ => enforced(axis, &why),
     }
 }
 
@@ -324,6 +344,7 @@ mod tests {
             accounts: Ok(()),
             packet_filter: Ok(()),
             open_files_hard: 1 << 20,
+            groups: Ok(()),
         }
     }
 

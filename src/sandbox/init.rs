@@ -47,6 +47,8 @@ pub(crate) fn run(
     given: Given,
 ) -> i32 {
     let mut status = File::from(given.status);
+    // It is in there already.
+    drop(given.group);
     // A job opens /dev/stdout by name, which the kernel checks against the pipe's owner.
     give_pipes(&given.job, plan.account.as_ref());
     if let Err(error) = apply(plan, policy, filters, outer) {

@@ -30,6 +30,8 @@ pub struct LaunchPlan {
     pub work_dir: Utf8PathBuf,
     /// Limits the kernel keeps per process or account.
     pub limits: ProcessLimits,
+    /// The same for the whole job, where it has a control group.
+    pub group: Option<GroupLimits>,
 }
 
 /// Leaves the values of variables out.
@@ -44,6 +46,7 @@ impl fmt::Debug for LaunchPlan {
             stop,
             work_dir,
             limits,
+            group,
         } = self;
         f.debug_struct("LaunchPlan")
             .field("job", job)
@@ -54,6 +57,7 @@ impl fmt::Debug for LaunchPlan {
             .field("stop", stop)
             .field("work_dir", work_dir)
             .field("limits", limits)
+            .field("group", group)
             .finish()
     }
 }
@@ -99,6 +103,15 @@ pub struct ProcessLimits {
     pub file_byte: u64,
     /// Niceness, 0 to 19; a process of the job can raise it and not lower it.
     pub nice: u8,
+}
+
+/// What the kernel keeps a whole job to, in a control group of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupLimits {
+    /// Memory in bytes, without swap.
+    pub memory_byte: u64,
+    /// Processes and threads.
+    pub processes: u64,
 }
 
 /// What init says on the status pipe, one JSON object a line. The job itself cannot write there.
@@ -165,6 +178,7 @@ mod tests {
                 file_byte: 1,
                 nice: 0,
             },
+            group: None,
         };
         let request = Request::Launch(Box::new(plan.clone()));
         let text = format!("{plan:?}{plan:#?}{request:?}{request:#?}");

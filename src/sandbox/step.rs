@@ -65,6 +65,8 @@ pub(crate) struct Given {
     pub(crate) job: [OwnedFd; 3],
     /// Where [`Status`] lines go.
     pub(crate) status: OwnedFd,
+    /// The control group that the first process is to begin in.
+    pub(crate) group: Option<OwnedFd>,
 }
 
 /// Makes the pipes among the job's streams its account's. What is no pipe (/dev/null, say) is the host's and stays

@@ -14,6 +14,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, Uid, fork, setuid};
 
 use super::{Reply, Usage, domain};
+use crate::host::cgroup::Tree;
 use crate::host::command::{self, CommandSpec};
 use crate::host::runner::keep_logs;
 use crate::host::{Host, Os, files, os};
@@ -36,6 +37,8 @@ pub(super) struct Scrub<'a> {
     pub(super) workspace: &'a Workspace,
     /// Its first process, where that has not ended yet; it has been told to.
     pub(super) first: Option<Pid>,
+    /// The control groups that jobs have here.
+    pub(super) groups: Option<&'a Tree>,
     /// The account it has for itself, where it has one.
     pub(super) account: Option<&'a Account>,
     /// Whether the folder is moved to `kept` instead of removed.
@@ -56,6 +59,11 @@ impl Scrub<'_> {
                 Acquisition::UserDomain { account } => {
                     domain::end(self.host, account).and_then(|()| end_processes(None, Some(account.uid)))
                 }
+                Acquisition::Group => match self.groups {
+                    Some(tree) => tree.end(self.workspace.job(), Instant::now() + PATIENCE),
+                    // It was ours when there was one, and whoever took it away took what was in it.
+                    None => Ok(()),
+                },
                 Acquisition::Profile => workspace::remove_profile(self.workspace).map_err(io::Error::other),
                 Acquisition::Homebrew { slot } => {
                     Place::of_homebrew(self.host.os, &self.host.prefixes, self.workspace, *slot)
@@ -210,11 +218,17 @@ fn files_of(uid: u32, place: &Utf8Path) -> Vec<Utf8PathBuf> {
 }
 
 /// Counts what the job uses; what vanishes meanwhile counts as nothing.
-pub(super) fn usage(workspace: &Workspace, uid: Option<u32>, disk: bool) -> Usage {
+pub(super) fn usage(
+    workspace: &Workspace,
+    (groups, job): (Option<&Tree>, &JobId),
+    uid: Option<u32>,
+    disk: bool,
+) -> Usage {
     let pids = uid.and_then(|uid| os::processes_of(uid).ok()).unwrap_or_default();
     Usage {
         processes: u64::try_from(pids.len()).unwrap_or(u64::MAX),
         memory_byte: pids.iter().filter_map(|pid| os::resident_byte(*pid)).sum(),
+        was_out_of_memory: groups.is_some_and(|tree| tree.has_ended_one(job)),
         disk_byte: if disk {
             files::usage(&workspace.root()).ok().map(|usage| usage.bytes)
         } else {

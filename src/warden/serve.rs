@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Reply, Request, RunnerSetup, scrub, wire};
 use crate::github::runner::jit::JitConfig;
 use crate::github::runner::tree::{Build, NameError, RUNNERS};
+use crate::host::cgroup::{self, Tree};
 use crate::host::egress::canary;
 use crate::host::runner::{self, RunnerError};
 use crate::host::{Host, Os, os};
@@ -43,6 +44,8 @@ struct Warden {
     data_dir: Utf8PathBuf,
     socket: UnixStream,
     launcher: Launcher,
+    /// The control groups that jobs have here, or why they have none.
+    groups: Result<Tree, String>,
     /// The first process of every job that still has one.
     jobs: BTreeMap<JobId, First>,
 }
@@ -60,6 +63,7 @@ pub fn serve(data_dir: &Utf8Path, host: &Host) -> io::Result<()> {
         data_dir: data_dir.to_owned(),
         socket,
         launcher,
+        groups: groups(host),
         jobs: BTreeMap::new(),
     };
     let unblocked = notice_children()?;
@@ -85,6 +89,17 @@ pub fn serve(data_dir: &Utf8Path, host: &Host) -> io::Result<()> {
     // Workers finish what they began; jobs are gone at once.
     while waitpid(None, None).is_ok() {}
     Ok(())
+}
+
+/// The control groups that are ours, ready for jobs; only root divides them.
+fn groups(host: &Host) -> Result<Tree, String> {
+    if host.os != Os::Linux || !nix::unistd::geteuid().is_root() {
+        return Err("there are no control groups for jobs here".to_owned());
+    }
+    let tree = cgroup::look()?;
+    tree.prepare()
+        .map_err(|error| format!("could not divide the control group: {error}"))?;
+    Ok(tree)
 }
 
 /// Makes the end of a child interrupt `pselect` and nothing else; returns the mask to wait with.
@@ -170,6 +185,7 @@ impl Warden {
                     host: &self.host,
                     workspace: &workspace,
                     first,
+                    groups: self.groups.as_ref().ok(),
                     account: account.as_ref(),
                     keep,
                 };
@@ -177,7 +193,10 @@ impl Warden {
             }
             Request::Usage { job, uid, disk } => {
                 let workspace = Workspace::new(&self.data_dir, &job);
-                self.in_worker(number, || Reply::Usage(scrub::usage(&workspace, uid, disk)))
+                let groups = self.groups.as_ref().ok();
+                self.in_worker(number, || {
+                    Reply::Usage(scrub::usage(&workspace, (groups, &job), uid, disk))
+                })
             }
             Request::Canary { slots, avoid } => {
                 self.in_worker(number, || match canary::fly(&slots, &avoid) {
@@ -216,9 +235,15 @@ impl Warden {
         if let Confinement::Seatbelt(seatbelt) = &plan.confinement {
             workspace::write_profile(&workspace, &seatbelt.profile).map_err(io::Error::other)?;
         }
+        let group = match (plan.group, &self.groups) {
+            (None, _) => None,
+            (Some(limits), Ok(tree)) => Some(tree.make(&plan.job, limits)?),
+            (Some(_), Err(why)) => return Err(io::Error::other(why.clone())),
+        };
         let given = Given {
             job: [stdin, stdout, stderr],
             status,
+            group,
         };
         let first = self.launcher.spawn(plan, &workspace.profile(), given)?;
         let pid = first.pid.as_raw();

@@ -69,7 +69,8 @@ fn the_empty_file_is_the_defaults() {
           "disk_byte": 32212254720,
           "open_files": 65536,
           "output_byte": 104857600,
-          "nice": 5
+          "nice": 5,
+          "cgroup": "auto"
         },
         "env": {}
       },

@@ -34,7 +34,7 @@ fn site_with(backend: &str, more: &str) -> Site {
     let image = Utf8PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm-image/debian"));
     assert!(
         image.join("image.sum").exists(),
-        "no image: run scripts/vm-image.sh"
+        "no image: run SUITE=trixie scripts/vm-image.sh"
     );
     // Whoever QEMU runs as need not get to where this is built.
     let copy = site.top.join("image");
@@ -230,6 +230,83 @@ fn heavy_a_killed_daemon_leaves_no_real_machine() {
         assert_eq!(story.job.clean, Some(true), "{state}: {story:?}");
         assert_gone(daemon.site());
     }
+}
+
+/// What is tried in a machine whose kernel has all control groups in version 2, with one job at a time. Names what failed.
+const GROUPS: &str = r#"
+set -u
+fail() { echo "FAILED: $*"; exit 1; }
+mkdir -p /etc/ephemerd && chmod 755 /usr/local/bin/ephemerd || fail program
+cat >/etc/ephemerd/ephemerd.toml <<'END'
+[host]
+manifest = "none"
+min_free_disk = "16MiB"
+min_free_memory = "16MiB"
+[native]
+slots = 1
+homebrew = "none"
+[native.limits]
+memory = "64MiB"
+processes = 40
+cgroup = "required"
+[egress]
+mode = "offline"
+[trust.repos]
+"acme/*" = "native"
+END
+ephemerd host setup >/dev/null || fail setup
+in_job() { ephemerd exec -- "$@" 2>/tmp/said; }
+group=$(in_job cat /proc/self/cgroup) || fail "a job: $(cat /tmp/said)"
+echo "group ${group%/*}"
+in_job cat /sys/fs/cgroup/cgroup.procs >/dev/null && fail "a job sees control groups"
+in_job perl -e 'my $x = "x" x (8 << 20); print length $x, "
+"' || fail "a small job: $(cat /tmp/said)"
+in_job perl -e 'my @a; push @a, "x" x (1 << 20) while 1'
+echo "hog $?: $(grep -o 'memory [0-9]* MiB: the kernel ended' /tmp/said)"
+in_job perl -e '$n = 0; for (1..200) { my $p = fork; last unless defined $p; $p or sleep 1000; $n++ } print $n < 40 ? "few
+" : "many
+"; exit 0' || fail "forks: $(cat /tmp/said)"
+rmdir /sys/fs/cgroup/ephemerd || fail "left: $(ls /sys/fs/cgroup/ephemerd)"
+echo "nothing left"
+"#;
+
+#[test]
+fn heavy_in_a_machine_with_control_groups_the_kernel_keeps_whole_jobs_to_their_limits() {
+    let site = site();
+    let image = site.top.join("image");
+    let [stripped, raw, disk] = ["ephemerd", "raw", "disk.qcow2"].map(|name| image.join(name).into_string());
+    let run = |program: &str, args: &[&str]| {
+        let output = command(program).args(args).output().unwrap();
+        assert!(output.status.success(), "{program} {args:?}: {}", said(&output));
+    };
+    // Into the file system of the image, without mounting it.
+    run("strip", &["-o", &stripped, PROGRAM]);
+    run("qemu-img", &["convert", "-O", "raw", &disk, &raw]);
+    let write = format!("write {stripped} /usr/local/bin/ephemerd");
+    run("/usr/sbin/debugfs", &["-w", "-R", &write, &raw]);
+    run("qemu-img", &["convert", "-O", "qcow2", &raw, &disk]);
+    let daemon = start(site);
+    let job = submit(&daemon, GROUPS);
+    let story = wait_within(BOOT, "the end of the job", || {
+        let story = daemon.story(&job);
+        story.job.outcome.is_some().then_some(story)
+    });
+    let said = daemon.output(&job);
+    assert_eq!(
+        story.job.outcome,
+        Some(Outcome::Exited { code: 0 }),
+        "{said}\n{story:?}"
+    );
+    assert_eq!(
+        said.lines().collect::<Vec<_>>(),
+        [
+            "group 0::/ephemerd",
+            "8388608",
+            "hog 137: memory 64 MiB: the kernel ended",
+            "few",
+            "nothing left"
+        ]
+    );
 }
 
 /// A place where untrusted jobs get containers of runc, with busybox as their whole system.

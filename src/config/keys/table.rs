@@ -16,7 +16,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 117] = [
+pub const KEYS: [Key; 118] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -169,6 +169,12 @@ pub const KEYS: [Key; 117] = [
         kind: Kind::Number { min: 0, max: 19 },
         default: Some("5"),
         doc: "How far a job's processes stand back for those of the host: 0 not at all, 19 the most.",
+    },
+    Key {
+        name: "native.limits.cgroup",
+        kind: Kind::Choice(&["auto", "required", "off"]),
+        default: Some("\"auto\""),
+        doc: "Whether jobs on Linux have control groups, by which the kernel keeps a whole job to its limits: where they can be had, always, or never.",
     },
     Key {
         name: "native.env.NAME",

@@ -90,7 +90,12 @@ impl Ledger {
         )
     }
 
-    fn set(&self, doing: &'static str, sql: &str, with: impl rusqlite::Params + Copy) -> Result<(), LedgerError> {
+    fn set(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        with: impl rusqlite::Params + Copy,
+    ) -> Result<(), LedgerError> {
         self.write(doing, |tx| tx.prepare_cached(sql)?.execute(with).map(drop))
     }
 

@@ -293,6 +293,9 @@ impl Drive<'_> {
                 self.acquire(Acquisition::UserDomain { account })?;
             }
         }
+        if plan.group.is_some() {
+            self.acquire(Acquisition::Group)?;
+        }
         self.acquire(Acquisition::Processes {
             uid: self.slot.account.uid,
             exclusive,
@@ -399,6 +402,24 @@ impl Drive<'_> {
     /// What an event means for a runner, whose exit code says more than that of a command; `None` when the runner was
     /// started again, and goes on.
     async fn translate(&mut self, event: Event, state: &State) -> Option<Event> {
+        let event = match event {
+            // A job whose process the kernel has ended for its memory may be over before that is seen.
+            Event::Exited { .. } | Event::Signalled { .. }
+                if matches!(state, State::Running) && self.runner.is_none() =>
+            {
+                let usage = match self.has_group() {
+                    true => self.pipeline.usage(self.id, self.slot, false).await,
+                    false => None,
+                };
+                match usage {
+                    Some(usage) if usage.was_out_of_memory => Event::LimitExceeded {
+                        what: self.exceeds(Some(usage)).unwrap_or_default(),
+                    },
+                    Some(_) | None => event,
+                }
+            }
+            event => event,
+        };
         let runs = matches!(state, State::Running | State::Stopping { .. });
         let Some(runner) = self.runner.as_ref().filter(|_| runs) else {
             return Some(event);
@@ -504,6 +525,10 @@ impl Drive<'_> {
         }
     }
 
+    fn has_group(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.group.is_some())
+    }
+
     /// Notes what the job uses; says which limit it exceeds.
     fn exceeds(&mut self, usage: Option<crate::warden::Usage>) -> Option<String> {
         let usage = usage?;
@@ -529,6 +554,12 @@ fn exceeded(usage: crate::warden::Usage, limits: &Limits) -> Option<String> {
     let over = |name: &str, used: u64, limit: u64| {
         (used > limit).then(|| format!("{name} {} MiB of {} MiB", used >> 20, limit >> 20))
     };
+    if usage.was_out_of_memory {
+        return Some(format!(
+            "memory {} MiB: the kernel ended a process of it at that limit",
+            limits.memory_byte >> 20
+        ));
+    }
     over("memory", usage.memory_byte, limits.memory_byte)
         .or_else(|| over("disk", usage.disk_byte.unwrap_or_default(), limits.disk_byte))
 }
@@ -583,10 +614,12 @@ mod tests {
             open_files: 1,
             output_byte: 1,
             nice: 0,
+            cgroup: crate::config::Groups::Auto,
         };
         let usage = |memory_byte, disk_byte| crate::warden::Usage {
             processes: 1,
             memory_byte,
+            was_out_of_memory: false,
             disk_byte,
         };
         assert_eq!(exceeded(usage(2 << 20, Some(3 << 20)), &limits), None);

@@ -124,6 +124,7 @@ mod tests {
         Usage {
             processes: 1,
             memory_byte: memory_mib << 20,
+            was_out_of_memory: false,
             disk_byte: disk_mib.map(|mib| mib << 20),
         }
     }

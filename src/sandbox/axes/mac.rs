@@ -131,6 +131,7 @@ mod tests {
             accounts: Ok(()),
             packet_filter: Ok(()),
             open_files_hard: 1 << 20,
+            groups: Err("macOS has none".to_owned()),
         }
     }
 

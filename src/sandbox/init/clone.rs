@@ -1,6 +1,7 @@
 //! Starts init: one clone3(2) straight into every namespace the policy asks for.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 use crate::profile::policy::{Network, Policy};
 use crate::sandbox::launch::LaunchPlan;
@@ -8,6 +9,9 @@ use crate::sandbox::launch::LaunchPlan;
 use super::identity;
 use super::seccomp::Filters;
 use crate::sandbox::step::Given;
+
+/// Of clone3(2), since Linux 5.7; the library has it as a number that is too small for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Starts jobs. Holds what is prepared once and inherited by every launch.
 #[derive(Debug)]
@@ -47,6 +51,10 @@ impl Launcher {
         // SAFETY: all-zero bytes are a valid clone_args: integers only.
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
         args.flags = u64::from(flags.unsigned_abs());
+        if let Some(group) = &given.group {
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
+        }
         args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
         // SAFETY: without CLONE_VM this is a fork; the process has one thread, so the child's memory is whole.
         let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
