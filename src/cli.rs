@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod denials;
+pub mod doctor;
 pub mod egress;
 pub mod exec;
 pub mod github;
@@ -80,6 +81,8 @@ pub enum Command {
     Provision(provision::ProvisionArgs),
     /// Look at GitHub as far as this host's jobs depend on it.
     Github(github::GitHubArgs),
+    /// Tell what is wrong with this host, and what helps.
+    Doctor(doctor::DoctorArgs),
     /// Prepare this host.
     Host(host::HostArgs),
     /// Check or show the configuration.
@@ -141,6 +144,7 @@ impl Command {
             Self::Egress(args) => args.only_answers(),
             Self::Provision(args) => args.only_answers(),
             Self::Host(_)
+            | Self::Doctor(_)
             | Self::Warden { .. }
             | Self::Attend { .. }
             | Self::Channel { .. }
@@ -195,6 +199,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         Command::Egress(args) => egress::run(args, host, &load(path)?.config),
         Command::Provision(args) => provision::run(args, host, load(path)?, config_file(path)),
         Command::Github(args) => github::run(args, &load(path)?.config),
+        Command::Doctor(args) => doctor::run(args, host, load(path), &config_file(path)),
         Command::Host(args) => host::run(args, host, &load(path)?, &config_file(path)),
         Command::Config(args) => config::run(args, path),
         Command::Warden { data_dir } => {

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use super::Format;
 use crate::config::Config;
 use crate::daemon::github;
-use crate::github::check::{Finding, Level, check};
+use crate::finding;
+use crate::github::check::check;
 
 /// Arguments of `github`.
 #[derive(Debug, Args)]
@@ -50,60 +51,7 @@ pub fn run(args: &GitHubArgs, config: &Config) -> anyhow::Result<ExitCode> {
     })?;
     match format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&found)?),
-        Format::Text => print!("{}", text(&found)),
+        Format::Text => print!("{}", finding::text(&found)),
     }
-    Ok(ExitCode::from(code(&found)))
-}
-
-fn code(found: &[Finding]) -> u8 {
-    match found.iter().map(|one| one.level).max() {
-        None | Some(Level::Ok | Level::Warn) => 0,
-        Some(Level::Fail) => 1,
-        Some(Level::Unknown) => 3,
-    }
-}
-
-fn text(found: &[Finding]) -> String {
-    let line = |one: &Finding| {
-        let hint = one.hint.as_ref().map(|hint| format!("         hint: {hint}\n"));
-        let Finding {
-            level, what, found, ..
-        } = one;
-        format!(
-            "{:<7}  {what}: {found}\n{}",
-            level.to_string(),
-            hint.unwrap_or_default()
-        )
-    };
-    found.iter().map(line).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(level: Level) -> Finding {
-        Finding {
-            level,
-            what: "clock".to_owned(),
-            found: "wrong".to_owned(),
-            hint: Some("set it".to_owned()),
-        }
-    }
-
-    #[test]
-    fn the_worst_finding_is_the_exit_code() {
-        assert_eq!(code(&[]), 0);
-        assert_eq!(code(&[one(Level::Ok), one(Level::Warn)]), 0);
-        assert_eq!(code(&[one(Level::Unknown), one(Level::Ok)]), 3);
-        assert_eq!(code(&[one(Level::Fail), one(Level::Unknown)]), 1);
-    }
-
-    #[test]
-    fn every_finding_is_a_line_with_its_remedy_below() {
-        insta::assert_snapshot!(text(&[one(Level::Warn)]), @r"
-        warn     clock: wrong
-                 hint: set it
-        ");
-    }
+    Ok(ExitCode::from(finding::code(&found)))
 }

@@ -7,9 +7,6 @@
 mod sets;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-
-use serde::Serialize;
 
 use super::api::runners::{Runner, RunnerGroup};
 use super::client::{Client, ClientError, Report, Retry};
@@ -17,6 +14,7 @@ use super::runner::version::RunnerVersion;
 use super::seen::wants_labels;
 use super::ticket::Scope;
 use crate::config::{Acquire, Config, GitHub, Identity, Serves};
+use crate::finding::{Finding, Level};
 use crate::job::{Origin, Repo};
 use crate::trust::{self, Route};
 
@@ -26,72 +24,18 @@ const STRICTEST_APPROVAL: &str = "all_external_contributors";
 /// From how much of the hourly limit on it is said that little is left: a tenth.
 const LITTLE_LEFT: u64 = 10;
 
-/// How something was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Level {
-    /// As it must be.
-    Ok,
-    /// It works, and could be safer.
-    Warn,
-    /// Nobody knows: GitHub did not answer.
-    Unknown,
-    /// Jobs do not run, or not as configured.
-    Fail,
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Unknown => "unknown",
-            Self::Fail => "fail",
-        })
-    }
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How it was found.
-    pub level: Level,
-    /// What was looked at.
-    pub what: String,
-    /// What was found.
-    pub found: String,
-    /// What helps.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-}
-
 fn finding(level: Level, what: impl Into<String>, found: impl Into<String>) -> Finding {
-    Finding {
-        level,
-        what: what.into(),
-        found: found.into(),
-        hint: None,
-    }
+    Finding::new(level, what, found)
 }
 
 impl Finding {
-    fn hint(self, hint: impl Into<String>) -> Self {
-        let hint = Some(hint.into());
-        Self { hint, ..self }
-    }
-
     /// A question that was not answered.
-    fn unanswered(what: impl Into<String>, error: &ClientError) -> Self {
+    pub(super) fn unanswered(what: impl Into<String>, error: &ClientError) -> Self {
         let level = match error.retry() {
             Retry::Never => Level::Fail,
             Retry::Soon | Retry::After(_) => Level::Unknown,
         };
-        let told = crate::chain(error);
-        let (found, hint) = told.split_once("\nhint: ").unwrap_or((&told, ""));
-        Self {
-            hint: (!hint.is_empty()).then(|| hint.to_owned()),
-            ..finding(level, what, found)
-        }
+        Self::of_error(level, what, &crate::chain(error))
     }
 }
 

@@ -13,6 +13,7 @@
 mod ballast;
 mod error;
 mod github;
+mod health;
 mod open;
 mod read;
 mod value;
@@ -36,6 +37,7 @@ use ballast::Ballast;
 pub use error::LedgerError;
 use error::failed;
 pub use github::{Attempt, Registered};
+pub use health::Health;
 pub use read::{JobRow, Listing, Quarantined, Transition, Unfinished};
 use value::{Json, Whole, Word, ms};
 
@@ -241,7 +243,7 @@ impl Ledger {
         let known = self.write("record a job's permit", |tx| {
             let changed = tx
                 .prepare_cached(
-                    "UPDATE job SET claimed_ms = ?2, backend = ?3, isolation = ?4
+                    "UPDATE job SET claimed_ms = ?2, backend = ?3, isolation = ?4, started_ms = NULL, exited_ms = NULL
                      WHERE id = ?1 AND finished_ms IS NULL",
                 )?
                 .execute(params![id.as_str(), ms(now), backend, Word(&isolation)])?;

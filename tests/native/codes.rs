@@ -272,6 +272,21 @@ fn without_a_daemon(seen: &mut Seen, site: &Site) {
     ] {
         seen.ended(DAEMON_COMMANDS, "1", &site.run(args));
     }
+    seen.ended("`doctor`", "0", &site.run(&["doctor"]));
+    seen.ended("`doctor`", "1", &site.run(&["doctor", "--fix"]));
+    // Without root not everything can be looked at.
+    let unprivileged = command("setpriv")
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--no-new-privs",
+        ])
+        .arg(site.copy(crate::harness::PROGRAM.into(), "ephemerd-of-nobody"))
+        .args(["--config", site.config.as_str(), "doctor"])
+        .output()
+        .unwrap();
+    seen.ended("`doctor`", "3", &unprivileged);
     seen.ended("`route`", "0", &site.run(&["route", "acme/app"]));
     seen.ended("`route`", "1", &site.run(&["route", "stranger/app"]));
     fs::write(&bad, "native.extra_read = [\"/no/such/folder\"]\n").unwrap();

@@ -46,8 +46,8 @@ fn small(more: &str) -> (Daemon, Small) {
 fn why_waiting(daemon: &Daemon, job: &JobId) -> Option<String> {
     let story = daemon.story(job);
     assert_eq!(story.job.outcome, None, "{story:?}");
-    let reasons = story.transitions.into_iter().filter_map(|made| made.reason);
-    reasons.last().filter(|why| why.contains("are free"))
+    let mut reasons = story.transitions.into_iter().filter_map(|made| made.reason);
+    reasons.next_back().filter(|why| why.contains("are free"))
 }
 
 #[test]

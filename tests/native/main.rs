@@ -12,6 +12,7 @@ mod cli;
 mod codes;
 mod control;
 mod data_dir;
+mod doctor;
 mod egress;
 mod escape;
 mod exec;

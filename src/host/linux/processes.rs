@@ -42,6 +42,17 @@ pub(crate) fn free_memory_byte() -> Option<u64> {
     Some(kib.saturating_mul(1024))
 }
 
+/// Whether the kernel knows that its clock follows a time server (adjtimex(2), `TIME_ERROR`); `None` when it does not say.
+pub(crate) fn is_clock_set() -> Option<bool> {
+    // SAFETY: all-zero bytes are a valid timex, which asks and sets nothing.
+    let mut asked: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one timex, which outlives the call.
+    match unsafe { libc::adjtimex(&raw mut asked) } {
+        -1 => None,
+        state => Some(state != libc::TIME_ERROR),
+    }
+}
+
 /// Reads the fields `State` and `Uid` of a `/proc/PID/status` (proc_pid_status(5)).
 fn is_live_process_of(status: &str, uid: u32) -> bool {
     let field = |name: &str| {

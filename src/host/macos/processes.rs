@@ -44,6 +44,11 @@ pub(crate) fn free_memory_byte() -> Option<u64> {
     (code == libc::KERN_SUCCESS).then(|| pages.saturating_mul(page_byte))
 }
 
+/// Whether the clock follows a time server; macOS does not say.
+pub(crate) fn is_clock_set() -> Option<bool> {
+    None
+}
+
 /// Pids of the processes whose real or effective user is `uid`, zombies left out: those have ended and hold
 /// nothing.
 ///

@@ -32,7 +32,7 @@ const MIGRATIONS: [&str; 4] = [
 ];
 
 /// Longer than any transaction here takes, so that only a stuck process is ever seen as busy.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// About as long as another process takes to switch the file to write-ahead logging.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
@@ -88,7 +88,7 @@ fn keep_private(path: &Utf8Path) -> io::Result<()> {
 }
 
 /// Returns the file's schema version, 0 for an empty file.
-fn recognise(db: &Connection, path: &Utf8Path) -> Result<i64, LedgerError> {
+pub(super) fn recognise(db: &Connection, path: &Utf8Path) -> Result<i64, LedgerError> {
     let (found, empty) = look(db).map_err(|source| failed("read the schema version", path, source))?;
     let path = path.to_owned();
     let known = VERSION;
