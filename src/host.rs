@@ -60,6 +60,31 @@ pub fn free(folder: &camino::Utf8Path) -> std::io::Result<Free> {
     })
 }
 
+/// Where an installation keeps what it calls itself, below its data folder.
+pub const INSTALLATION: &str = "state/host-id";
+
+/// What the installation with this data folder calls itself: six digits by chance, kept in a file, because names of hosts are
+/// neither unique nor fixed. Where nothing ever ran there is no folder for that, and nothing is kept.
+///
+/// # Errors
+/// The file cannot be read or written, or there is no chance.
+pub fn installation(data_dir: &camino::Utf8Path) -> std::io::Result<String> {
+    let path = data_dir.join(INSTALLATION);
+    let is_id = |text: &str| text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match std::fs::read_to_string(&path) {
+        Ok(text) if is_id(text.trim()) => return Ok(text.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let chance = getrandom::u32().map_err(std::io::Error::other)?;
+    let id = format!("{:06x}", chance >> 8);
+    match std::fs::write(&path, format!("{id}\n")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(id),
+    }
+}
+
 /// An operating system ephemerd runs on. A parameter wherever a decision depends on it, so that both answers
 /// are tested on either system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

@@ -40,8 +40,8 @@ use crate::github::secret::Secret;
 use crate::github::seen::JobSeen;
 use crate::github::ticket::{Key, Scope, Ticket};
 use crate::github::webhook::{Ear, NoSecret};
-use crate::host::Host;
 use crate::host::secrets::{self, SecretError};
+use crate::host::{Host, INSTALLATION, installation};
 use crate::job::{JobId, Repo};
 use crate::trust::Route;
 pub(super) use runner::InGuest;
@@ -202,8 +202,10 @@ impl Source {
             github.runner_releases.clone(),
             github.runner.clone(),
         );
-        let path = data_dir.join("state/host-id");
-        let id = host_id(&path).map_err(|source| SourceError::HostId { path, source })?;
+        let id = installation(data_dir).map_err(|source| SourceError::HostId {
+            path: data_dir.join(INSTALLATION),
+            source,
+        })?;
         let prefix = format!("eph-{id}-");
         let sets = sets::open(&client, &github, (&data_dir.join("state"), &prefix))?;
         Ok(Some(Self {
@@ -428,19 +430,4 @@ fn releases(github: &config::GitHub, client: &Client) -> Result<Client, SourceEr
         return Ok(client.clone());
     }
     Ok(Client::new(Options::new(Credentials::Nobody))?)
-}
-
-/// What this host calls itself: six digits by chance, kept in a file, because names of hosts are neither unique nor fixed.
-fn host_id(path: &Utf8Path) -> std::io::Result<String> {
-    let is_id = |text: &str| text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match std::fs::read_to_string(path) {
-        Ok(text) if is_id(text.trim()) => return Ok(text.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let chance = getrandom::u32().map_err(std::io::Error::other)?;
-    let id = format!("{:06x}", chance >> 8);
-    std::fs::write(path, format!("{id}\n"))?;
-    Ok(id)
 }

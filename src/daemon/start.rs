@@ -214,7 +214,10 @@ pub async fn start(
         egress: None,
     };
     // Under the rules that it ran under, whatever is left of an earlier process ends first.
-    let room = room(host, &pipeline, program)?;
+    let room = match claim {
+        Claim::Everything => room(host, &pipeline, program)?,
+        Claim::OneSlot => None,
+    };
     let mut recovered = recover(&pipeline, room.as_ref(), &slots, claim).await?;
     recovered.extend(close_entrances(host, pipeline.planner.data_dir(), &slots));
     pipeline.egress = keeper(host, &pipeline, &every)?;

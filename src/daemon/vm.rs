@@ -37,6 +37,10 @@ pub const ATTEMPTS: u32 = 3;
 /// altogether where that is less.
 const FULL_PAUSE: Duration = Duration::from_secs(15);
 
+/// How often in a row the system must refuse a guest although there should be room, before it counts as leaked: another guest
+/// may have ended between the refusal and the count.
+const SUSPICIONS: u32 = 3;
+
 /// How often the daemon sees whether it may fetch an image.
 const PULL_EVERY: Duration = Duration::from_secs(60);
 
@@ -57,6 +61,8 @@ pub(super) struct Vms {
     running: BTreeMap<JobId, Running>,
     /// Until when nothing of a kind is tried.
     paused: BTreeMap<Guest, Instant>,
+    /// How often in a row the system refused a guest of a kind although there should be room.
+    suspected: BTreeMap<Guest, u32>,
     /// Kinds of which nothing is started any more, and why.
     cordoned: BTreeMap<Guest, String>,
     /// Guests that could not be removed; each holds its permit.
@@ -67,7 +73,10 @@ pub(super) struct Vms {
 struct Waiting {
     spec: JobSpec,
     wanted: Wanted,
+    /// Which of its guests it is, from 1.
     attempt: u32,
+    /// How many of them failed.
+    failed: u32,
     /// Since when there is no room for it.
     full_since: Option<Instant>,
     /// Its runner, once a job of GitHub's has one.
@@ -124,6 +133,7 @@ impl Vms {
     pub(super) fn lift_cordons(&mut self) {
         self.cordoned.clear();
         self.paused.clear();
+        self.suspected.clear();
     }
 
     fn used(&self, guest: Guest) -> usize {
@@ -224,6 +234,7 @@ impl Daemon {
                     spec,
                     wanted,
                     attempt: 1,
+                    failed: 0,
                     full_since: None,
                     runner: None,
                 },
@@ -287,6 +298,10 @@ impl Daemon {
                 }
                 Next::Again { .. } | Next::Blocked { .. } if self.state().stopping => {
                     failed(crate::job::run::DAEMON_STOPPED.to_owned())
+                }
+                // Somebody was told so while its last guest was removed.
+                Next::Again { .. } | Next::Blocked { .. } if cancel.is_cancelled() => {
+                    Next::Ended(Outcome::Cancelled)
                 }
                 next => next,
             };
@@ -374,26 +389,25 @@ impl Daemon {
             .backends
             .get(backend)
             .map_or(Duration::ZERO, |backend| backend.boot_timeout);
-        self.pipeline
+        let permitted = self
+            .pipeline
             .ledger
-            .permit(id, (backend, *isolation), SystemTime::now())
-            .map_err(|error| words(&error))?;
+            .permit(id, (backend, *isolation), SystemTime::now());
+        if let Err(error) = permitted {
+            // There is nothing of a guest yet.
+            return Ok(self.never(source, id, words(&error)));
+        }
         self.tell();
         let log = self.log_of(id);
         let mut output = match File::options().append(true).create(true).open(&log) {
             Ok(file) => Kept::new(file, native.limits.output_byte),
             Err(error) => {
-                let reason = format!("could not open `{log}`: {error}");
-                let lived = Lived::never(Outcome::Failed { reason });
-                return Ok((lived, Usage::default(), None));
+                return Ok(self.never(source, id, format!("could not open `{log}`: {error}")));
             }
         };
         let leave = match self.leave(guests, &job.wanted, place).await {
             Ok(leave) => leave,
-            Err(reason) => {
-                let lived = Lived::never(Outcome::Refused { reason });
-                return Ok((lived, Usage::default(), None));
-            }
+            Err(reason) => return Ok(self.never(source, id, reason)),
         };
         if let Some(source) = source {
             let made = self
@@ -440,7 +454,11 @@ impl Daemon {
                 Err(lived) => lived,
                 Ok(outcome) => {
                     cancel.cancel();
-                    live.await.map(|lived| lived.ended_as(outcome))
+                    live.await.map(|lived| match lived.end {
+                        // It had its result, and was being removed.
+                        End::Job(Outcome::Exited { .. }) => lived,
+                        End::Job(_) | End::Infra(_) => lived.ended_as(outcome),
+                    })
                 }
             }
         };
@@ -458,6 +476,20 @@ impl Daemon {
             None => None,
         };
         Ok((lived, usage, egress))
+    }
+
+    /// A job that gets no guest, for a reason that may pass.
+    fn never(
+        &self,
+        source: Option<&Source>,
+        id: &JobId,
+        reason: String,
+    ) -> (Lived, Usage, Option<EgressReport>) {
+        if let Some(source) = source {
+            source.refused(id, &reason);
+        }
+        let lived = Lived::never(Outcome::Refused { reason });
+        (lived, Usage::default(), None)
     }
 
     /// Leave to use the network, for a guest that sends as the account of `vm.user`.
@@ -481,15 +513,27 @@ impl Daemon {
     /// What becomes of a job after its guest.
     async fn after(&self, guests: &Guests, job: &mut Waiting, lived: &Lived) -> Next {
         let infra = match &lived.end {
-            End::Job(outcome) => return Next::Ended(outcome.clone()),
+            End::Job(outcome) => {
+                self.state().vms.suspected.remove(&job.wanted.guest);
+                return Next::Ended(outcome.clone());
+            }
             End::Infra(infra) => infra,
         };
         let failed = |reason: String| Next::Ended(Outcome::Failed { reason });
-        match again(infra, job.attempt, ATTEMPTS) {
+        let next = again(infra, job.failed + 1, ATTEMPTS);
+        if next != Again::WhenThereIsRoom {
+            self.state().vms.suspected.remove(&job.wanted.guest);
+        }
+        match next {
             Again::Never => failed(format!("guest of `{}`: {infra}", job.wanted.backend)),
-            Again::Now => Next::Again {
-                why: infra.to_string(),
-            },
+            Again::Now => {
+                job.failed += 1;
+                // There was room.
+                job.full_since = None;
+                Next::Again {
+                    why: infra.to_string(),
+                }
+            }
             Again::WhenThereIsRoom => {
                 let since = *job.full_since.get_or_insert_with(Instant::now);
                 let waited = guests.room.config.capacity_wait;
@@ -498,10 +542,20 @@ impl Daemon {
                         "there was no room for a guest within {waited:?}: {infra}"
                     ));
                 }
-                if let Some(why) = self.leaked(guests, job, infra).await {
-                    error!(guest = %job.wanted.guest, why, "no more guests of this kind");
-                    self.state().vms.cordoned.insert(job.wanted.guest, why);
+                let leaked = self.leaked(guests, job, infra).await;
+                let mut state = self.state();
+                let suspected = state.vms.suspected.entry(job.wanted.guest).or_default();
+                match leaked {
+                    None => *suspected = 0,
+                    Some(why) => {
+                        *suspected += 1;
+                        if *suspected >= SUSPICIONS {
+                            error!(guest = %job.wanted.guest, why, "no more guests of this kind");
+                            state.vms.cordoned.insert(job.wanted.guest, why);
+                        }
+                    }
                 }
+                drop(state);
                 Next::Blocked {
                     why: format!("blocked: {infra}"),
                 }
@@ -521,7 +575,7 @@ impl Daemon {
         }
         match guests.room.running(backend).await {
             Ok(running) if running < APPLES_LIMIT => Some(format!(
-                "the system refuses a guest although {running} of {APPLES_LIMIT} run: its counter has leaked\nhint: restart this Mac, nothing else sets it back; then, or if that was no leak, `ephemerd resume`"
+                "the system refuses a guest although {running} of {APPLES_LIMIT} run: its counter seems to have leaked\nhint: if no other program runs guests with macOS, restart this Mac: nothing else sets it back; then, or if that was no leak, `ephemerd resume`"
             )),
             Ok(_) => None,
             Err(why) => {

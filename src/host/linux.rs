@@ -85,8 +85,10 @@ pub(crate) fn open_files_ceiling() -> Option<u64> {
 }
 
 /// Makes `gid` the only supplementary group of this process.
-pub(crate) fn set_only_group(gid: u32) -> std::io::Result<()> {
-    Ok(nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(gid)])?)
+pub(crate) fn set_groups(groups: &[u32]) -> std::io::Result<()> {
+    // SAFETY: the kernel reads as many groups as there are, and they outlive the call.
+    Errno::result(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
+    Ok(())
 }
 
 /// Sockets that become readable when an interface or an address changes, and when somebody changes a table of nftables

@@ -239,6 +239,7 @@ impl Live<'_> {
             let measuring = async {
                 if stage == Stage::Run {
                     loop {
+                        room.cut_console(tools.name);
                         let pids = named(room.uid(), tools.name);
                         let sum: u64 = pids.iter().filter_map(|pid| os::resident_byte(*pid)).sum();
                         peak = peak.max((sum > 0).then_some(sum));
@@ -364,6 +365,7 @@ impl Live<'_> {
                 why,
                 ..
             }) => Infra::new(late, stage, why),
+            Err(Infra { why, .. }) if stage == Stage::Run => Infra::new(late, stage, why),
             Err(judged) => Infra { stage, ..judged },
         }
     }
@@ -446,12 +448,8 @@ async fn run<W: Write>(room: &Room, tools: &Tools<'_>, output: &mut Kept<W>) -> 
     };
     match ran.await {
         Ok(code) => Event::Ended(Outcome::Exited { code }),
-        Err(Infra {
-            class: Class::Guest | Class::Tool,
-            stage,
-            why,
-        }) => Event::Failed(Infra::new(Class::Lost, stage, why)),
-        Err(infra) => Event::Failed(infra),
+        // What the tool says of a job that runs may be the job's own words.
+        Err(Infra { stage, why, .. }) => Event::Failed(Infra::new(Class::Lost, stage, why)),
     }
 }
 

@@ -152,8 +152,9 @@ pub enum Again {
 /// again by us: nobody knows what it did outside of its guest.
 pub fn again(infra: &Infra, attempt: u32, attempts: u32) -> Again {
     match infra.class {
+        _ if infra.stage >= Stage::Run => Again::Never,
         Class::Capacity => Again::WhenThereIsRoom,
-        Class::Tool | Class::Guest if infra.stage < Stage::Run && attempt < attempts => Again::Now,
+        Class::Tool | Class::Guest if attempt < attempts => Again::Now,
         Class::Tool | Class::Guest | Class::Setup | Class::Lost => Again::Never,
     }
 }
@@ -516,6 +517,7 @@ mod tests {
             (Class::Lost, Stage::Run, 1, Again::Never),
             (Class::Setup, Stage::Clone, 1, Again::Never),
             (Class::Capacity, Stage::Start, 9, Again::WhenThereIsRoom),
+            (Class::Capacity, Stage::Run, 1, Again::Never),
         ];
         for (class, stage, attempt, expected) in cases {
             assert_eq!(

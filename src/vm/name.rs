@@ -7,27 +7,18 @@ use sha2::{Digest, Sha256};
 
 use crate::job::JobId;
 
-/// Bytes of the host's own name that are kept, so that a path with a guest's name stays short enough for a socket.
-const HOST_PART: usize = 8;
-
-/// What the names of all guests of one installation begin with: `eph-`, some of the host's name, and some of a hash of
-/// that name and of the data folder, so that two installations on one host, or two hosts that share a store of images,
-/// leave each other alone.
+/// What the names of all guests of one installation begin with: `eph-`, what the installation calls itself, and some of a
+/// hash of the data folder, so that two installations on one host, or two hosts that share a store of images, leave each
+/// other alone. Not the host's name, which changes with the network it is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner(String);
 
 impl Owner {
-    /// The owner for the installation with this data folder on the host of this name.
-    pub fn new(host_name: &str, data_dir: &Utf8Path) -> Self {
-        let plain = host_name
-            .bytes()
-            .map(|b| b.to_ascii_lowercase())
-            .filter(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-            .take(HOST_PART)
-            .map(char::from);
-        let hash = Sha256::digest(format!("{host_name}\n{data_dir}"));
+    /// The owner for the installation that calls itself `id` ([`crate::host::installation`]), with this data folder.
+    pub fn new(id: &str, data_dir: &Utf8Path) -> Self {
+        let hash = Sha256::digest(data_dir.as_str());
         let hash: String = hash.iter().take(2).map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("eph-{}{hash}-", plain.collect::<String>()))
+        Self(format!("eph-{id}{hash}-"))
     }
 
     /// The name of a job's guest; each attempt has its own, so that what one left is never taken for the next.
@@ -81,28 +72,28 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     fn owner() -> Owner {
-        Owner::new("Build-Box.example.org", "/var/lib/ephemerd".into())
+        Owner::new("0a1b2c", "/var/lib/ephemerd".into())
     }
 
     #[test]
     fn a_name_says_whose_guest_it_is_and_of_which_job_and_attempt() {
         let job = JobId::new(UNIX_EPOCH, 0);
         let name = owner().name(&job, 2);
-        assert_eq!(name.as_str(), "eph-buildbox5929-00000000000-2");
+        assert_eq!(name.as_str(), "eph-0a1b2cfd11-00000000000-2");
         assert_eq!(owner().own(name.as_str()), Some(name));
     }
 
     #[test]
     fn what_others_named_is_not_ours_however_like_it_is() {
         let job = JobId::new(UNIX_EPOCH, 0);
-        let elsewhere = Owner::new("Build-Box.example.org", "/srv/other".into()).name(&job, 1);
+        let elsewhere = Owner::new("0a1b2c", "/srv/other".into()).name(&job, 1);
         for other in [
             elsewhere.as_str(),
-            "eph-buildbox5929-",
-            "eph-buildbox5929-base",
-            "eph-buildbox5929-00000000000",
-            "eph-buildbox5929-00000000000-x",
-            "xeph-buildbox5929-00000000000-1",
+            "eph-0a1b2cfd11-",
+            "eph-0a1b2cfd11-base",
+            "eph-0a1b2cfd11-00000000000",
+            "eph-0a1b2cfd11-00000000000-x",
+            "xeph-0a1b2cfd11-00000000000-1",
             "macos-base",
         ] {
             assert_eq!(owner().own(other), None, "{other}");

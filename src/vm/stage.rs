@@ -203,7 +203,7 @@ mod tests {
             "vm.backends.b = {{ preset = \"{preset}\", image = \"/images/base\", cpu = 2, memory = \"2GiB\", disk = \"20GiB\", shares = [\"/srv/cache\"] }}"
         ));
         let wanted = Wanted::new(&vm, &VmChoice::default()).unwrap();
-        let name = Owner::new("mini", "/var/lib/ephemerd".into()).name(&JobId::new(UNIX_EPOCH, 0), 1);
+        let name = Owner::new("00mini", "/var/lib/ephemerd".into()).name(&JobId::new(UNIX_EPOCH, 0), 1);
         let tools = Tools {
             backend: &vm.backends["b"],
             wanted: &wanted,
@@ -225,32 +225,32 @@ mod tests {
 
     #[test]
     fn tarts_commands_are_those_of_its_documentation() {
-        insta::assert_snapshot!(every_command("tart"), @"
-        clone: /opt/homebrew/bin/tart clone /images/base eph-minic626-00000000000-1
-        configure: /opt/homebrew/bin/tart set eph-minic626-00000000000-1 --cpu 2 --memory 2048 --disk-size 20 --random-mac
-        start: /opt/homebrew/bin/tart run eph-minic626-00000000000-1 --no-graphics --no-audio --no-clipboard --root-disk-opts=sync=none --net-softnet --dir=cache:/srv/cache:ro
-        run: /opt/homebrew/bin/tart exec -i eph-minic626-00000000000-1 /bin/sh -s
-        stop: /opt/homebrew/bin/tart stop eph-minic626-00000000000-1 --timeout 5
-        delete: /opt/homebrew/bin/tart delete eph-minic626-00000000000-1
+        insta::assert_snapshot!(every_command("tart"), @r"
+        clone: /opt/homebrew/bin/tart clone /images/base eph-00minifd11-00000000000-1
+        configure: /opt/homebrew/bin/tart set eph-00minifd11-00000000000-1 --cpu 2 --memory 2048 --disk-size 20 --random-mac
+        start: /opt/homebrew/bin/tart run eph-00minifd11-00000000000-1 --no-graphics --no-audio --no-clipboard --root-disk-opts=sync=none --net-softnet --dir=cache:/srv/cache:ro
+        run: /opt/homebrew/bin/tart exec -i eph-00minifd11-00000000000-1 /bin/sh -s
+        stop: /opt/homebrew/bin/tart stop eph-00minifd11-00000000000-1 --timeout 5
+        delete: /opt/homebrew/bin/tart delete eph-00minifd11-00000000000-1
         ");
     }
 
     #[test]
     fn qemus_commands_give_the_guest_a_disk_a_channel_and_no_network() {
-        insta::assert_snapshot!(every_command("qemu"), @"
+        insta::assert_snapshot!(every_command("qemu"), @r"
         clone: /usr/bin/qemu-img create -q -f qcow2 -F qcow2 -b /images/base/disk.qcow2 /var/lib/ephemerd/vm/x/disk.qcow2 20G
-        start: /usr/bin/qemu-system-x86_64 -name eph-minic626-00000000000-1 -nodefaults -no-user-config -display none -machine q35,accel=kvm -cpu host -smp 2 -m 2048M -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny -kernel /images/base/vmlinuz -initrd /images/base/initrd.img -append 'root=/dev/vda rw console=ttyS0 quiet init=/sbin/ephemerd-guest' -drive file=/var/lib/ephemerd/vm/x/disk.qcow2,if=virtio,format=qcow2,cache=unsafe -serial file:/var/lib/ephemerd/vm/x/console.log -device virtio-rng-pci -device virtio-serial-pci -chardev socket,id=exec,path=/var/lib/ephemerd/vm/x/exec,server=on,wait=off -device virtserialport,chardev=exec,name=org.ephemerd.exec -nic none -virtfs local,path=/srv/cache,mount_tag=cache,security_model=none,readonly=on
+        start: /usr/bin/qemu-system-x86_64 -name eph-00minifd11-00000000000-1 -nodefaults -no-user-config -display none -machine q35,accel=kvm -cpu host -smp 2 -m 2048M -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny -kernel /images/base/vmlinuz -initrd /images/base/initrd.img -append 'root=/dev/vda rw console=ttyS0 quiet init=/sbin/ephemerd-guest' -drive file=/var/lib/ephemerd/vm/x/disk.qcow2,if=virtio,format=qcow2,cache=unsafe -serial file:/var/lib/ephemerd/vm/x/console.log -device virtio-rng-pci -device virtio-serial-pci -chardev socket,id=exec,path=/var/lib/ephemerd/vm/x/exec,server=on,wait=off -device virtserialport,chardev=exec,name=org.ephemerd.exec -nic none -virtfs local,path=/srv/cache,mount_tag=cache,security_model=none,readonly=on
         run: /usr/bin/ephemerd __channel /var/lib/ephemerd/vm/x/exec
         ");
     }
 
     #[test]
     fn podmans_commands_take_everything_from_the_container_that_it_does_not_need() {
-        insta::assert_snapshot!(every_command("podman"), @"
-        start: /usr/bin/podman run --rm --name eph-minic626-00000000000-1 --init --cpus 2 --memory 2048m --pids-limit 2048 --cap-drop all --security-opt no-new-privileges --pull never --network=none --volume=/srv/cache:/shared/cache:ro /images/base sleep infinity
-        run: /usr/bin/podman exec -i eph-minic626-00000000000-1 /bin/sh -s
-        stop: /usr/bin/podman kill eph-minic626-00000000000-1
-        delete: /usr/bin/podman rm --force --ignore --volumes eph-minic626-00000000000-1
+        insta::assert_snapshot!(every_command("podman"), @r"
+        start: /usr/bin/podman run --rm --name eph-00minifd11-00000000000-1 --init --cpus 2 --memory 2048m --pids-limit 2048 --cap-drop all --security-opt no-new-privileges --pull never --network=none --volume=/srv/cache:/shared/cache:ro /images/base sleep infinity
+        run: /usr/bin/podman exec -i eph-00minifd11-00000000000-1 /bin/sh -s
+        stop: /usr/bin/podman kill eph-00minifd11-00000000000-1
+        delete: /usr/bin/podman rm --force --ignore --volumes eph-00minifd11-00000000000-1
         ");
     }
 

@@ -171,6 +171,19 @@ fn one(r: &mut Reader, entry: &Entry) -> Option<Backend> {
     missing.extend((!shares.is_empty() && commands.share.is_none()).then_some("share"));
     let detached = commands.detached == Some(true);
     missing.extend((detached && commands.delete.is_none()).then_some("delete"));
+    for (words, hole) in [(words.0, "{network}"), (&commands.share, "{shares}")] {
+        let is_wanted = hole != "{shares}" || !shares.is_empty();
+        if is_wanted && words.as_ref().is_some_and(|words| !words.is_empty()) && !has_hole(&commands, hole) {
+            r.problem(
+                entry.key_place,
+                format!(
+                    "no command of `{}` has the word `{hole}`, so that what it stands for is never said\nhint: put it into `start` or `clone`",
+                    keys::dotted(["vm", "backends", name])
+                ),
+            );
+            return None;
+        }
+    }
     if !missing.is_empty() {
         let shown = keys::dotted(["vm", "backends", name]);
         let message = format!(
@@ -274,6 +287,15 @@ fn over(first: Commands, then: Commands) -> Commands {
         network_internet: first.network_internet.or(then.network_internet),
         sends_as_user: first.sends_as_user.or(then.sends_as_user),
     }
+}
+
+/// Whether a command that makes a guest has this placeholder.
+fn has_hole(commands: &Commands, hole: &str) -> bool {
+    [&commands.clone, &commands.configure, &commands.start]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|word| word.to_string() == hole)
 }
 
 /// Whether a command names the backend's tool.

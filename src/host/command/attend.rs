@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 
 use super::{CommandError, CommandSpec, DRAIN, Group, OUTPUT_CAP_BYTE, Output, PATH, await_end};
-use crate::host::Os;
+use crate::host::{Os, os};
 use crate::slot::Account;
 
 /// What the attendant ends with when the tool cannot be started, as shells do.
@@ -323,6 +323,17 @@ pub fn attend(words: &[String], account: Option<(u32, u32)>) -> io::Result<u8> {
         .unwrap_or(u8::MAX))
 }
 
+/// The groups of an account: access to what a tool needs, as `/dev/kvm`, is often given by one.
+fn groups(uid: u32, gid: u32) -> Vec<u32> {
+    let user = users::get_user_by_uid(uid);
+    let named = user.and_then(|user| users::get_user_groups(user.name(), gid));
+    let mut groups: Vec<u32> = named.into_iter().flatten().map(|group| group.gid()).collect();
+    if !groups.contains(&gid) {
+        groups.push(gid);
+    }
+    groups
+}
+
 fn kill_group(pid: Pid) {
     let _ = killpg(pid, Signal::SIGKILL);
 }
@@ -337,8 +348,15 @@ fn start(words: &[String], account: Option<(u32, u32)>) -> io::Result<std::proce
     let (program, args) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = std::process::Command::new(program);
     if let Some((uid, gid)) = account {
-        // Supplementary groups go with it (std::os::unix::process::CommandExt::uid).
-        command.uid(uid).gid(gid);
+        let groups = groups(uid, gid);
+        let become_it = move || {
+            nix::unistd::setgid(gid.into())?;
+            os::set_groups(&groups)?;
+            nix::unistd::setuid(uid.into())?;
+            Ok(())
+        };
+        // SAFETY: the three are system calls that may be made after a fork, and allocate nothing.
+        unsafe { command.pre_exec(become_it) };
     }
     command.args(args).process_group(0).stdin(Stdio::piped()).spawn()
 }

@@ -296,7 +296,7 @@ fn run_as(account: &Account, targets: &Targets) -> io::Result<Vec<String>> {
 }
 
 fn become_account(account: &Account) -> io::Result<()> {
-    os::set_only_group(account.gid)?;
+    os::set_groups(&[account.gid])?;
     setgid(Gid::from_raw(account.gid))?;
     setuid(Uid::from_raw(account.uid))?;
     Ok(())

@@ -72,9 +72,10 @@ pub(crate) fn open_files_ceiling() -> Option<u64> {
 
 /// Makes `gid` the only group of this process besides its primary one. After this call the kernel no longer asks
 /// opendirectoryd for the groups that macOS computes, `staff` among them (setgroups(2)).
-pub(crate) fn set_only_group(gid: u32) -> io::Result<()> {
-    // SAFETY: one group is passed, and it outlives the call.
-    Errno::result(unsafe { libc::setgroups(1, &raw const gid) })?;
+pub(crate) fn set_groups(groups: &[u32]) -> io::Result<()> {
+    let count = libc::c_int::try_from(groups.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel reads as many groups as there are, and they outlive the call.
+    Errno::result(unsafe { libc::setgroups(count, groups.as_ptr()) })?;
     Ok(())
 }
 

@@ -188,7 +188,7 @@ fn become_account(account: &Account) -> Result<(), StepError> {
     if *uid == 0 || *gid == 0 {
         return Err(StepError::new(STEP, format!("`{name}` has id 0")));
     }
-    os::set_only_group(*gid).step(STEP)?;
+    os::set_groups(&[*gid]).step(STEP)?;
     setgid(Gid::from_raw(*gid)).step(STEP)?;
     setuid(Uid::from_raw(*uid)).step(STEP)
 }

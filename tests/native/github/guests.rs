@@ -1,6 +1,7 @@
 //! Jobs of GitHub's in guests: those that are not trusted with this host, and those that it cannot take.
 
 use std::fs;
+use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use ephemerd::job::Outcome;
@@ -11,7 +12,7 @@ use super::forge::{Forge, prepare, push, steps};
 use super::hub::Hub;
 use super::hub::faults::{Fault, Gate};
 use super::hub::scenario::Trigger;
-use crate::harness::{Daemon, Family, Site, out, said, wait_for};
+use crate::harness::{Daemon, Family, Site, out, said, wait_for, wait_within};
 
 const TOOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fakes/guest");
 
@@ -36,8 +37,13 @@ fn image(site: &Site) -> (Utf8PathBuf, Utf8PathBuf) {
 
 /// GitHub and a daemon with guests of the stand-in; `rules` are more of `[trust.repos]`, and `default` is `trust.default`.
 fn forge(rules: &str, default: &str) -> Forge {
+    forge_with("", rules, default)
+}
+
+/// The same with `github` in `[github]`.
+fn forge_with(github: &str, rules: &str, default: &str) -> Forge {
     let hub = Hub::start();
-    let site = prepare(&hub, Family::take(), "", rules);
+    let site = prepare(&hub, Family::take(), github, rules);
     let (home, root) = image(&site);
     let config = fs::read_to_string(&site.config).unwrap();
     let config = config.replace("default = \"refuse\"", &format!("default = \"{default}\""));
@@ -179,7 +185,7 @@ fn a_runner_in_a_guest_that_is_given_a_refused_job_is_ended_and_the_host_takes_t
     let Some(Outcome::Failed { reason }) = &row.outcome else {
         panic!("{row:?}");
     };
-    assert!(reason.contains("may not run here"), "{reason}");
+    assert!(reason.contains("must not run in its guest"), "{reason}");
     assert_eq!(forge.hub.job(stolen).handed_out, 1);
     lose_all(&forge);
     let next = push(&forge.hub, &["true"]);
@@ -227,4 +233,70 @@ fn a_cancelled_job_ends_its_guest_and_is_made_no_other() {
     forge.settled();
     assert_eq!(forge.made_for(job).len(), 1);
     assert_eq!(guests(&forge), Vec::<String>::new());
+}
+
+#[test]
+fn a_runner_in_a_guest_that_is_given_a_job_of_a_repository_nobody_serves_is_ended() {
+    let forge = forge_with(
+        "org = \"acme\"\nrepos = [\"acme/app\"]\nrunner_group = \"guests\"\n",
+        "\"acme/app\" = \"vm\"\n",
+        "refuse",
+    );
+    for repo in ["acme/app", "acme/other"] {
+        forge.hub.repository(repo, true);
+    }
+    forge
+        .hub
+        .runner_group("guests", Some(&["acme/app", "acme/other"]), false);
+    let gate = Gate::default();
+    forge
+        .hub
+        .inject("POST /_broker/session", 1, Fault::Hold(gate.clone()));
+    let served = push(&forge.hub, &["true"]);
+    forge
+        .hub
+        .wait("a runner that connects", |state| state.held().then_some(()));
+    forge.hub.cancel(forge.hub.job(served).run);
+    let strange = forge.hub.launch(
+        Trigger::push("acme/other"),
+        vec![steps("strange", &["sleep 1000"])],
+    );
+    let strange = forge.hub.jobs_of(strange)[0];
+    gate.open();
+    let row = wait_within(Duration::from_secs(60), "the end of the runner", || {
+        let row = forge.made_for(served).into_iter().next()?;
+        row.outcome.is_some().then_some(row)
+    });
+    let Some(Outcome::Failed { reason }) = &row.outcome else {
+        panic!("{row:?}");
+    };
+    assert!(
+        reason.contains("of no repository that is served here"),
+        "{reason}"
+    );
+    assert_eq!(forge.hub.job(strange).handed_out, 1);
+    lose_all(&forge);
+    forge.settled();
+    assert_eq!(guests(&forge), Vec::<String>::new());
+}
+
+#[test]
+fn a_job_that_cannot_even_get_a_guest_is_tried_again_later_and_not_at_once() {
+    let forge = forge("\"acme/app\" = \"vm\"\n", "refuse");
+    let logs = forge.daemon().site().data_dir.join("logs");
+    fs::remove_dir_all(&logs).unwrap();
+    let job = push(&forge.hub, &["true"]);
+    wait_for("a job that is tried again later", || {
+        let status = out(&forge.daemon().cli(&["status"]));
+        status.contains("tried again in").then_some(())
+    });
+    let made = forge.made_for(job);
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert!(
+        matches!(&made[0].outcome, Some(Outcome::Refused { reason }) if reason.contains("could not open")),
+        "{made:?}"
+    );
+    fs::create_dir(&logs).unwrap();
+    forge.hub.cancel(forge.hub.job(job).run);
+    forge.settled();
 }

@@ -4,7 +4,7 @@
 //! than the one it was made for. Only one that is refused everywhere is ended, as soon as GitHub tells that the runner has it,
 //! which may be some seconds after its first step.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,7 +17,7 @@ use crate::daemon::github::Source;
 use crate::daemon::github::poll::WITHDRAWN;
 use crate::github::claim::Failure;
 use crate::github::runner::listener::{Exit, RELAUNCHES};
-use crate::github::ticket::Ticket;
+use crate::github::ticket::{Scope, Ticket};
 use crate::host::Os;
 use crate::job::run::runner::outcome;
 use crate::job::{JobId, Outcome};
@@ -27,6 +27,9 @@ use crate::vm::script::GuestFile;
 
 /// The folder of a runner's jobs, in that of the runner; what the runner itself chooses.
 const WORK: &str = "_work";
+
+/// How often GitHub is asked whether a runner of an organisation has a job that is not known here.
+const STRANGER_EVERY: Duration = Duration::from_secs(10);
 
 /// How soon GitHub is asked again whether a runner without a job may go, when it did not say.
 const IDLE_AGAIN: Duration = Duration::from_secs(30);
@@ -38,6 +41,7 @@ pub(in crate::daemon) struct InGuest {
     made_for: Ticket,
     has: Has,
     root: Utf8PathBuf,
+    wanted: Wanted,
 }
 
 impl InGuest {
@@ -99,6 +103,7 @@ impl Daemon {
                     made_for: ticket,
                     has,
                     root,
+                    wanted: wanted.clone(),
                 })
             }
             Err(error) => {
@@ -111,7 +116,7 @@ impl Daemon {
     }
 
     /// Waits until a runner must end before its job does, and returns how that ends: it was given none within `boot` and
-    /// `github.idle_timeout`, or one that may run nowhere here.
+    /// `github.idle_timeout`, or one that must not run in this guest.
     pub(in crate::daemon) async fn must_end(
         &self,
         source: &Source,
@@ -122,17 +127,25 @@ impl Daemon {
         let mut idle_at = Instant::now() + boot + source.config.idle_timeout;
         loop {
             let given = has.borrow_and_update().clone();
-            if let Some(why) = given.as_ref().and_then(|ticket| source.why_nowhere(ticket)) {
+            if let Some(why) = given
+                .as_ref()
+                .and_then(|ticket| self.why_not_here(source, runner, ticket))
+            {
                 source.sight().stopped += 1;
                 warn!(
                     runner = runner.made.name,
-                    why, "the runner's job is stopped: it may not run here"
+                    why, "the runner's job is stopped: it must not run in this guest"
                 );
-                let reason = format!("the runner was given a job that may not run here: {why}");
+                let reason = format!("the runner was given a job that must not run in its guest: {why}");
                 return Outcome::Failed { reason };
             }
             tokio::select! {
                 Ok(()) = has.changed() => {}
+                why = source.strangers_job(&runner.made), if given.is_none() => {
+                    source.sight().stopped += 1;
+                    warn!(runner = runner.made.name, why, "the runner's job is stopped: it is not known here");
+                    return Outcome::Failed { reason: why };
+                }
                 () = tokio::time::sleep_until(idle_at.into()), if given.is_none() => {
                     idle_at = Instant::now() + IDLE_AGAIN;
                     if source.is_gone(&runner.made).await {
@@ -161,13 +174,67 @@ impl Daemon {
     }
 }
 
-impl Source {
-    /// Why a job may run neither natively nor in a guest, as it was last seen.
-    fn why_nowhere(&self, ticket: &Ticket) -> Option<String> {
+impl Daemon {
+    /// Why a job must not run in the guest of a runner that was given it, as it was last seen: it may run nowhere here, or only
+    /// in a guest of another kind. One that might be native may run in any.
+    fn why_not_here(&self, source: &Source, runner: &InGuest, ticket: &Ticket) -> Option<String> {
         let key = ticket.key();
-        let sight = self.sight();
-        let mut seen = sight.jobs.values().flatten();
-        let seen = seen.find(|job| job.ticket.key() == key)?;
-        (seen.decision.route == Route::Refuse).then(|| seen.decision.reason.clone())
+        let decision = {
+            let sight = source.sight();
+            let mut seen = sight.jobs.values().flatten();
+            seen.find(|job| job.ticket.key() == key)?.decision.clone()
+        };
+        let (decision, wanted) = self.in_guest(decision);
+        let own = &runner.wanted;
+        match (decision.route, wanted) {
+            (Route::Refuse, _) => Some(decision.reason),
+            (Route::Vm, Some(wanted)) if (&wanted.backend, &wanted.image) != (&own.backend, &own.image) => {
+                Some(format!(
+                    "it is for a guest of `{}` with image `{}`, and this is one of `{}` with `{}`",
+                    wanted.backend, wanted.image, own.backend, own.image
+                ))
+            }
+            (Route::Native | Route::Vm, _) => None,
+        }
+    }
+}
+
+impl Source {
+    /// Waits until GitHub says that a runner is busy although no job of those seen is its own, twice with a look in between, and
+    /// says so. Only a runner of an organisation can be given a job of a repository that is not looked at.
+    async fn strangers_job(&self, made: &Made) -> String {
+        if !matches!(made.scope, Scope::Org(_)) {
+            return std::future::pending().await;
+        }
+        let mut busy_since = None;
+        loop {
+            tokio::time::sleep(STRANGER_EVERY).await;
+            let is_busy = match self.client.runners(&made.scope, Some(&made.name)).await {
+                Ok(found) => found
+                    .items
+                    .iter()
+                    .any(|runner| runner.id == made.id && runner.busy),
+                // It is asked again.
+                Err(_) => false,
+            };
+            let (asked, is_all_known) = {
+                let sight = self.sight();
+                (sight.asked, sight.failing.is_empty())
+            };
+            match busy_since {
+                _ if !is_busy => busy_since = None,
+                None => {
+                    busy_since = Some(SystemTime::now());
+                    self.wake();
+                }
+                Some(since) if is_all_known && asked.is_some_and(|asked| asked > since) => {
+                    return format!(
+                        "the runner has a job of {} that is of no repository that is served here\nhint: name it in `github.repos`, or keep it out of the runner group",
+                        made.scope
+                    );
+                }
+                Some(_) => {}
+            }
+        }
     }
 }
