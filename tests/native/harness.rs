@@ -4,6 +4,7 @@
 mod census;
 mod daemon;
 mod family;
+pub(crate) mod journal;
 pub(crate) mod net;
 mod site;
 

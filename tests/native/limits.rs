@@ -33,7 +33,7 @@ impl Drop for Small {
 /// A daemon whose data is on a file system of 256 MiB, of which the host keeps 64, with room for what a job may use.
 fn small(more: &str) -> (Daemon, Small) {
     let mut site = Site::new("");
-    let disk = Small::at(site.top.join("small"), 256);
+    let disk = Small::at(site.top.join("epht-full"), 256);
     site.data_dir = disk.0.join("data");
     site.configure(more);
     let text = fs::read_to_string(&site.config).unwrap();

@@ -26,6 +26,7 @@ mod jobs;
 mod kernels;
 mod limits;
 mod load;
+mod matrix;
 mod provision;
 mod recovery;
 mod suite;

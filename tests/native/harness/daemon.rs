@@ -207,6 +207,12 @@ impl Daemon {
         (status, self.site.take().unwrap(), log)
     }
 
+    /// Kills daemon and warden, and gives their place back.
+    pub(crate) fn kill_both(self) -> Site {
+        kill(Pid::from_raw(self.warden), Signal::SIGKILL).unwrap();
+        self.kill()
+    }
+
     /// Signals the daemon and waits until it and its warden are gone.
     fn end(&mut self, signal: Signal) -> ExitStatus {
         let mut child = self.child.take().unwrap();

@@ -1,0 +1,167 @@
+//! Every point of a native job's life, and who is killed there: the dispatcher, the warden, or both, with a neighbour that
+//! runs. After the next start nothing is left, and every job has ended once. Each test prints its rows.
+
+use std::process::Stdio;
+
+use ephemerd::control::Story;
+use ephemerd::job::ledger::Ledger;
+use ephemerd::job::{JobId, Outcome};
+
+use crate::harness::journal::{A_WHILE, FOR_EVER, Journal, When};
+use crate::harness::{Daemon, Site, files_of_accounts, processes_of, wait_for};
+
+/// What a job writes in its life, in order.
+const LIFE: [&str; 11] = [
+    "recorded",
+    "slot",
+    "preparing",
+    "acquires workspace",
+    "launching",
+    "acquires processes",
+    "running",
+    "scrubbing",
+    "released processes",
+    "released workspace",
+    "done",
+];
+
+/// Leaves what it can: a process that does not listen, and files where every account may make some.
+const JOB: &str = "for place in . /tmp /var/tmp /dev/shm; do touch $place/left || true; done; (trap '' TERM; setsid sleep 1000 &) ; exit 4";
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Dispatcher,
+    Warden,
+    Both,
+}
+
+/// One cell of the matrix: a daemon that is killed after a job's `n`th write, and the next that must find everything. Returns
+/// that one, and how the job ended.
+fn killed_after(daemon: Daemon, n: usize, (who, when): (Who, When)) -> (Daemon, Outcome) {
+    let point = format!("{who:?} {when:?} after `{}`", LIFE[n - 1]);
+    let neighbour = daemon.script("trap '' TERM; echo ready; sleep 1000");
+    daemon.wait_for_output(&neighbour, "ready");
+    let ledger = daemon.site().data_dir.join("state/ledger.db");
+    let journal = Journal(ledger.clone());
+    let before = Journal::written(&journal.open()).len();
+    // A dispatcher that notices that its warden is gone must be able to go on.
+    let turns = if who == Who::Warden { A_WHILE } else { FOR_EVER };
+    journal.stop_after(Some(before + n), turns);
+    // It is answered or not, as things go.
+    let mut submit = daemon
+        .site()
+        .ephemerd(&["submit", "--repo", "acme/app", "--", "sh", "-c", JOB])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    journal.wait_for_write(&point, before + n, when);
+    let site = match who {
+        Who::Dispatcher => daemon.kill(),
+        Who::Warden => {
+            let (status, site, log) = daemon.kill_warden();
+            // One that had nothing more to ask of it has ended in peace.
+            assert_eq!(status.code(), Some(1), "{point}: {log}");
+            site
+        }
+        Who::Both => daemon.kill_both(),
+    };
+    submit.wait().unwrap();
+    if who != Who::Warden {
+        let written = Journal::written(&journal.open()).split_off(before);
+        assert_eq!(written, LIFE[..n], "killed at that point and no other");
+    }
+    journal.stop_after(None, 0);
+    for uid in site.family.uids() {
+        wait_for(&format!("{point}: the end of what ran"), || {
+            processes_of(uid).is_empty().then_some(())
+        });
+    }
+    let daemon = Daemon::start_at(site);
+    let outcome = assert_closed(&daemon, &point, &neighbour);
+    (daemon, outcome)
+}
+
+/// Fails when anything is left; how the newest job ended.
+#[track_caller]
+fn assert_closed(daemon: &Daemon, point: &str, neighbour: &JobId) -> Outcome {
+    let site: &Site = daemon.site();
+    let ledger = Ledger::open(&site.data_dir.join("state/ledger.db")).unwrap();
+    assert_eq!(ledger.unfinished().unwrap(), [], "{point}");
+    assert_eq!(ledger.quarantined().unwrap(), [], "{point}");
+    assert_eq!(
+        files_of_accounts(&site.family.uids()),
+        Vec::<String>::new(),
+        "{point}"
+    );
+    site.assert_clean();
+    let newest = ledger.jobs(ephemerd::job::ledger::Listing::Newest(1)).unwrap();
+    for job in [&newest[0].id, neighbour] {
+        let Story {
+            job: row,
+            transitions,
+        } = daemon.story(job);
+        assert_eq!(row.clean, Some(true), "{point}: {row:?}");
+        let ends = transitions.iter().filter(|made| made.state == "done").count();
+        assert_eq!(ends, 1, "{point}: {transitions:?}");
+    }
+    let ended = daemon.outcome(neighbour);
+    assert!(matches!(ended, Outcome::Failed { .. }), "{point}: {ended}");
+    // Every slot is of use.
+    let next = daemon.script("true");
+    assert!(daemon.outcome(&next).is_success(), "{point}");
+    newest[0].outcome.clone().unwrap()
+}
+
+/// A row for each point.
+fn row_of_the_matrix(who: Who, when: When) {
+    let mut daemon = Daemon::start("");
+    let journal = Journal::begin(daemon.site().data_dir.join("state/ledger.db"));
+    assert_eq!(daemon.outcome(&daemon.script(JOB)), Outcome::Exited { code: 4 });
+    let life = Journal::written(&journal.open());
+    assert_eq!(life, LIFE, "there is no point that is not tried");
+    // Killed right before a write, it is killed before the last.
+    let last = LIFE.len() - usize::from(when == When::Late);
+    for n in 1..=last {
+        let (next, outcome) = killed_after(daemon, n, (who, when));
+        daemon = next;
+        println!(
+            "| {who:?} | {when:?} | {} | clean, ended once: {outcome} |",
+            LIFE[n - 1]
+        );
+        let is_own = outcome == Outcome::Exited { code: 4 };
+        assert!(is_own || matches!(outcome, Outcome::Failed { .. }), "{outcome}");
+    }
+}
+
+#[test]
+fn heavy_a_dispatcher_that_is_killed_right_after_any_write_leaves_nothing_and_every_job_ended_once() {
+    row_of_the_matrix(Who::Dispatcher, When::Early);
+}
+
+#[test]
+fn heavy_a_dispatcher_that_is_killed_right_before_any_write_leaves_nothing_and_every_job_ended_once() {
+    row_of_the_matrix(Who::Dispatcher, When::Late);
+}
+
+#[test]
+fn heavy_a_warden_that_is_killed_right_after_any_write_leaves_nothing_and_every_job_ended_once() {
+    row_of_the_matrix(Who::Warden, When::Early);
+}
+
+#[test]
+fn heavy_a_warden_that_is_killed_right_before_any_write_leaves_nothing_and_every_job_ended_once() {
+    row_of_the_matrix(Who::Warden, When::Late);
+}
+
+#[test]
+fn heavy_both_killed_right_after_any_write_leave_nothing_and_every_job_ended_once() {
+    row_of_the_matrix(Who::Both, When::Early);
+}
+
+#[test]
+fn heavy_both_killed_right_before_any_write_leave_nothing_and_every_job_ended_once() {
+    row_of_the_matrix(Who::Both, When::Late);
+}
