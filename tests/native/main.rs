@@ -27,6 +27,7 @@ mod kernels;
 mod limits;
 mod load;
 mod matrix;
+mod power;
 mod provision;
 mod recovery;
 mod suite;

@@ -41,15 +41,11 @@ impl Ledger {
             db: Mutex::new(db),
             ballast: Ballast::of(path),
         };
-        let problems = ledger.read("check the database", |db| {
-            let mut asked = db.prepare("PRAGMA quick_check")?;
-            let found = asked.query_map([], |row| row.get::<_, String>(0))?;
-            found.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
+        let problems = ledger.read("check the database", open::problems)?;
         let size_byte = std::fs::metadata(path).map_or(0, |meta| meta.len());
         Ok(Health {
             size_byte,
-            problems: problems.into_iter().filter(|line| line != "ok").collect(),
+            problems,
             quarantined: ledger.quarantined()?,
             unfinished: ledger.unfinished()?.into_iter().map(|job| job.id).collect(),
         })

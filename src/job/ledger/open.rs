@@ -65,7 +65,24 @@ pub(super) fn open(path: &Utf8Path) -> Result<Connection, LedgerError> {
         recognise(&db, path)?;
     }
     configure(&db, path)?;
-    Ok(db)
+    // Damage that shows only when a page of it is read would show in the middle of a job.
+    let problems = problems(&db).map_err(|source| failed("check the database", path, source))?;
+    match problems.into_iter().next() {
+        None => Ok(db),
+        Some(problem) => {
+            let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            let source = rusqlite::Error::SqliteFailure(corrupt, Some(problem));
+            Err(failed("check the database", path, source))
+        }
+    }
+}
+
+/// What SQLite finds wrong with the file; nothing when it is sound. Takes about a millisecond per thousand jobs.
+pub(super) fn problems(db: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut asked = db.prepare("PRAGMA quick_check")?;
+    let found = asked.query_map([], |row| row.get::<_, String>(0))?;
+    let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(found.into_iter().filter(|line| line != "ok").collect())
 }
 
 /// Makes the file with its mode if there is none. SQLite gives its `-wal` and `-shm` the mode of the file.
