@@ -7,6 +7,7 @@ mod family;
 pub(crate) mod journal;
 pub(crate) mod net;
 mod site;
+pub(crate) mod small;
 
 pub(crate) use census::{Census, files_of_accounts, processes_of, status_field};
 pub(crate) use daemon::Daemon;

@@ -2,33 +2,10 @@
 
 use std::fs;
 
-use camino::Utf8PathBuf;
 use ephemerd::job::{JobId, Outcome};
 
-use crate::harness::{Daemon, Site, command, out, said, wait_for};
-
-/// A file system in memory that is this large, at a folder; gone with this.
-struct Small(Utf8PathBuf);
-
-impl Small {
-    fn at(place: Utf8PathBuf, mib: u32) -> Self {
-        fs::create_dir(&place).unwrap();
-        let size = format!("size={mib}m,mode=755");
-        let mounted = command("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs", place.as_str()])
-            .output()
-            .unwrap();
-        assert!(mounted.status.success(), "{}", said(&mounted));
-        Self(place)
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // Whoever still uses it keeps it until he ends.
-        let _ = command("umount").args(["--lazy", self.0.as_str()]).output();
-    }
-}
+use crate::harness::small::Small;
+use crate::harness::{Daemon, Site, out, wait_for};
 
 /// A daemon whose data is on a file system of 256 MiB, of which the host keeps 64, with room for what a job may use.
 fn small(more: &str) -> (Daemon, Small) {

@@ -2,13 +2,15 @@
 //! runs. After the next start nothing is left, and every job has ended once. Each test prints its rows.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use ephemerd::control::Story;
 use ephemerd::job::ledger::Ledger;
 use ephemerd::job::{JobId, Outcome};
 
 use crate::harness::journal::{A_WHILE, FOR_EVER, Journal, When};
-use crate::harness::{Daemon, Site, files_of_accounts, processes_of, wait_for};
+use crate::harness::small::Small;
+use crate::harness::{Daemon, Site, files_of_accounts, processes_of, wait_for, wait_within};
 
 /// What a job writes in its life, in order.
 const LIFE: [&str; 11] = [
@@ -134,6 +136,90 @@ fn row_of_the_matrix(who: Who, when: When) {
         let is_own = outcome == Outcome::Exited { code: 4 };
         assert!(is_own || matches!(outcome, Outcome::Failed { .. }), "{outcome}");
     }
+}
+
+/// One point at which the disk becomes full, and has room again some time later. Returns the daemon, how the job ended, and
+/// whether that took another start.
+fn full_after(daemon: Daemon, disk: &Small, n: usize) -> (Daemon, Outcome, bool) {
+    let point = format!("full after `{}`", LIFE[n - 1]);
+    let journal = Journal(daemon.site().data_dir.join("state/ledger.db"));
+    let before = Journal::written(&journal.open()).len();
+    journal.stop_after(Some(before + n), A_WHILE);
+    let mut submit = daemon
+        .site()
+        .ephemerd(&["submit", "--repo", "acme/app", "--", "sh", "-c", JOB])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    journal.wait_for_write(&point, before + n, When::Late);
+    let filler = disk.fill();
+    submit.wait().unwrap();
+    let ledger = Ledger::open(&journal.0).unwrap();
+    let newest = || {
+        ledger
+            .jobs(ephemerd::job::ledger::Listing::Newest(1))
+            .unwrap()
+            .remove(0)
+    };
+    // As far as it comes: to its end, or to a slot that nobody watches any more.
+    wait_within(Duration::from_secs(40), &point, || {
+        let is_out = daemon.log().contains("slot out of use");
+        (newest().outcome.is_some() || is_out).then_some(())
+    });
+    drop(filler);
+    let is_out = newest().outcome.is_none();
+    drop(ledger);
+    let daemon = if is_out {
+        Daemon::start_at(daemon.stop())
+    } else {
+        daemon
+    };
+    journal.stop_after(None, 0);
+    let row = Ledger::open(&journal.0).unwrap();
+    let row = row
+        .jobs(ephemerd::job::ledger::Listing::Newest(1))
+        .unwrap()
+        .remove(0);
+    assert_eq!(row.clean, Some(true), "{point}: {row:?}");
+    daemon.site().assert_clean();
+    assert_eq!(
+        files_of_accounts(&daemon.site().family.uids()),
+        Vec::<String>::new(),
+        "{point}"
+    );
+    let next = wait_for(&format!("{point}: a slot that is of use"), || {
+        let next = daemon.script("true");
+        daemon.outcome(&next).is_success().then_some(next)
+    });
+    assert_eq!(daemon.ended(&next).job.clean, Some(true));
+    (daemon, row.outcome.unwrap(), is_out)
+}
+
+#[test]
+fn heavy_a_disk_that_is_full_after_any_write_leaves_nothing_and_every_job_ended_once() {
+    let mut site = Site::new("");
+    let disk = Small::at(site.top.join("epht-full"), 64);
+    site.data_dir = disk.0.join("data");
+    site.configure("");
+    let text = std::fs::read_to_string(&site.config).unwrap();
+    let text = text.replace("[host]\n", "[host]\nmin_free_disk = \"1MiB\"\n");
+    std::fs::write(&site.config, text).unwrap();
+    let mut daemon = Daemon::start_at(site);
+    let _journal = Journal::begin(daemon.site().data_dir.join("state/ledger.db"));
+    for n in 1..LIFE.len() {
+        let (next, outcome, is_out) = full_after(daemon, &disk, n);
+        daemon = next;
+        let how = if is_out {
+            "after another start"
+        } else {
+            "by itself"
+        };
+        println!("| disk full | {} | clean {how}: {outcome} |", LIFE[n - 1]);
+    }
+    let _site = daemon.stop();
+    drop(disk);
 }
 
 #[test]
