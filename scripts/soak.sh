@@ -4,6 +4,8 @@
 #
 #   scripts/soak.sh              500 jobs, from a seed by chance, which is printed
 #   scripts/soak.sh 60 4711      60 jobs, from this seed
+#   scripts/soak.sh life         10,000 jobs of nothing and 200 of work in one life of a daemon, after which it must hold no
+#                                more than after the first thousand
 #
 # Runs as root. The accounts of the tests' slots are created once and stay.
 set -euo pipefail
@@ -12,6 +14,10 @@ cd "$(dirname "$0")/.."
 if [[ $EUID -ne 0 ]]; then
   echo "error: the daemons run jobs as other accounts and need root" >&2
   exit 1
+fi
+if [[ ${1:-} == life ]]; then
+  exec cargo test --quiet --locked --test native -- --ignored --exact --nocapture \
+    load::ten_thousand_jobs_in_one_life_of_a_daemon_add_nothing_up
 fi
 export EPHEMERD_SOAK_JOBS=${1:-500} EPHEMERD_SOAK_SEED=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 exec cargo test --quiet --locked --test native -- --ignored --exact --nocapture \

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use ephemerd::control::SlotNow;
 use ephemerd::job::{JobId, Outcome};
 
 use crate::harness::{Census, Daemon, Family, Site};
@@ -117,4 +118,91 @@ fn heavy_a_thousand_jobs_in_a_row_leave_nothing() {
         .unwrap()
         .count();
     assert_eq!(logs, 1004, "one log a job and nothing else");
+}
+
+/// What a daemon has of the host's at one moment.
+#[derive(Debug)]
+struct Holds {
+    daemon_kib: u64,
+    warden_kib: u64,
+    ledger_kib: u64,
+    files: usize,
+}
+
+impl Holds {
+    fn of(daemon: &Daemon) -> Self {
+        let resident_kib = |pid: i32| {
+            let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        let data_dir = &daemon.site().data_dir;
+        let ledger = ["", "-wal", "-shm"].map(|end| data_dir.join(format!("state/ledger.db{end}")));
+        let byte: u64 = ledger
+            .iter()
+            .filter_map(|file| Some(file.metadata().ok()?.len()))
+            .sum();
+        Self {
+            daemon_kib: resident_kib(daemon.pid()),
+            warden_kib: resident_kib(daemon.warden()),
+            ledger_kib: byte >> 10,
+            // One log a job is what is meant to stay.
+            files: walkdir::WalkDir::new(data_dir)
+                .into_iter()
+                .flatten()
+                .filter(|entry| !entry.path().starts_with(data_dir.join("logs")))
+                .count(),
+        }
+    }
+}
+
+/// Runs so many jobs of nothing, and returns how long each was cleared away, in milliseconds.
+fn nothing(daemon: &Daemon, count: usize) -> Vec<u64> {
+    let mut scrubs = Vec::new();
+    // Some at a time, as a queue has them.
+    for _ in 0..count / 50 {
+        let jobs: Vec<_> = (0..50).map(|_| daemon.submit("acme/app", &["true"])).collect();
+        for job in &jobs {
+            let row = daemon.ended(job).job;
+            assert_eq!(
+                (row.outcome, row.clean),
+                (Some(Outcome::Exited { code: 0 }), Some(true))
+            );
+            scrubs.push(row.finished_ms.unwrap() - row.exited_ms.unwrap());
+        }
+    }
+    scrubs
+}
+
+#[test]
+#[ignore = "takes many minutes: scripts/soak.sh life"]
+fn ten_thousand_jobs_in_one_life_of_a_daemon_add_nothing_up() {
+    let daemon = Daemon::start("");
+    let mut scrubs = nothing(&daemon, 1000);
+    let (first, census) = (Holds::of(&daemon), Census::take(&daemon));
+    scrubs.extend(nothing(&daemon, 8000));
+    work(&daemon, 200);
+    scrubs.extend(nothing(&daemon, 1000));
+    let last = Holds::of(&daemon);
+    assert_same(&census, &daemon);
+    assert!(daemon.status().slots.iter().all(|slot| slot.now == SlotNow::Free));
+    scrubs.sort_unstable();
+    let p95_ms = scrubs[scrubs.len() * 95 / 100];
+    println!(
+        "RESULT life jobs={} work=200 scrub_p95_ms={p95_ms} daemon_kib={}/{} warden_kib={}/{} ledger_kib={}/{} files={}/{} quarantined=0",
+        scrubs.len(),
+        first.daemon_kib,
+        last.daemon_kib,
+        first.warden_kib,
+        last.warden_kib,
+        first.ledger_kib,
+        last.ledger_kib,
+        first.files,
+        last.files,
+    );
+    // What is kept of each job is in the ledger; of everything else there is as much as after the first thousand.
+    assert!(last.daemon_kib < first.daemon_kib * 5 / 4, "{first:?} {last:?}");
+    assert!(last.warden_kib < first.warden_kib * 5 / 4, "{first:?} {last:?}");
+    assert!(last.ledger_kib < first.ledger_kib * 12, "{first:?} {last:?}");
+    assert_eq!(last.files, first.files);
 }
