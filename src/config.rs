@@ -18,6 +18,7 @@ pub mod show;
 pub mod size;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -337,6 +338,27 @@ pub struct Control {
     pub socket: Utf8PathBuf,
     /// Members of this group may use the socket, when the group exists; otherwise only root.
     pub admin_group: String,
+    /// Where the status page and the metrics are served, if they are.
+    pub listen: Option<Listen>,
+}
+
+/// Where the status page and the metrics are served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Listen {
+    /// At an address of loopback. Jobs do not reach its port there; whoever else is on this host does.
+    Tcp(SocketAddr),
+    /// At a socket, for those who may use the control socket.
+    Unix(Utf8PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
 }
 
 /// `[log]`: the daemon's own log on standard error.

@@ -9,6 +9,7 @@ pub mod door;
 pub mod egress;
 pub mod gate;
 pub mod github;
+pub mod listen;
 pub mod look;
 pub mod queue;
 pub mod start;
@@ -39,6 +40,7 @@ use crate::vm::Wanted;
 use crate::warden::Request;
 use gate::{Gate, GateError};
 use github::Source;
+use listen::Board;
 use look::{Eyes, LookError};
 use queue::Queue;
 use vm::{Guests, Vms};
@@ -68,6 +70,7 @@ pub struct Daemon {
     state: Mutex<State>,
     /// Counts changes that somebody might wait for.
     changed: watch::Sender<u64>,
+    board: Board,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +128,7 @@ impl Daemon {
             ending: CancellationToken::new(),
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
+            board: Board::default(),
         }))
     }
 

@@ -25,6 +25,8 @@ pub mod egress;
 pub mod github;
 pub mod host;
 pub mod job;
+pub mod metrics;
+pub mod page;
 pub mod probe;
 pub mod profile;
 pub mod provision;

@@ -19,6 +19,7 @@ use crate::github::ticket::{AtGitHub, Ticket};
 use crate::host::Os;
 use crate::job::ledger::JobRow;
 use crate::job::{JobId, Outcome};
+use crate::page::moment;
 use crate::profile::denials::exit_hint;
 
 /// Arguments of `jobs`.
@@ -295,12 +296,14 @@ fn tell(story: &Story) -> String {
     if let Some(hint) = job.outcome.as_ref().and_then(hint) {
         lines.push(format!("hint     {hint}"));
     }
+    lines.extend(story.left.iter().map(|left| format!("left     {left}")));
     let start = job.queued_ms;
     lines.push("states".into());
     lines.extend(story.transitions.iter().map(|step| {
         let reason = step.reason.as_deref().unwrap_or_default();
         format!(
-            "  {:>8} ms  {:<10} {reason}",
+            "  {} UTC  {:>8} ms  {:<10} {reason}",
+            moment(step.at_ms),
             step.at_ms.saturating_sub(start),
             step.state
         )
@@ -438,6 +441,7 @@ fn status_text(status: &StatusReport) -> String {
         shut,
         github,
         vm,
+        listen,
     } = status;
     let row = |slot: &SlotReport| {
         let now = match &slot.now {
@@ -455,8 +459,13 @@ fn status_text(status: &StatusReport) -> String {
         .unwrap_or_default();
     let github = github.as_ref().map(github_text).unwrap_or_default();
     let vm = vm.as_ref().map(vm_text).unwrap_or_default();
+    let page = match listen.as_deref() {
+        None => String::new(),
+        Some(at) if at.starts_with("unix:") => format!("page: {at}\n"),
+        Some(at) => format!("page: http://{at}/\n"),
+    };
     format!(
-        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{shut}{}queued: {}\n{vm}{github}{}",
+        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{page}{shut}{}queued: {}\n{vm}{github}{}",
         table(
             ["SLOT", "ACCOUNT", "NOW"],
             &slots.iter().map(row).collect::<Vec<_>>()

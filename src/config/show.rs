@@ -74,9 +74,16 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
         rows.github(github);
     }
     vm::rows_of(&mut rows, vm);
-    let Control { socket, admin_group } = control;
+    let Control {
+        socket,
+        admin_group,
+        listen,
+    } = control;
     rows.add(&["control", "socket"], quote(socket.as_str()));
     rows.add(&["control", "admin_group"], quote(admin_group));
+    if let Some(listen) = listen {
+        rows.add(&["control", "listen"], quote(&listen.to_string()));
+    }
     let Log { format, level } = log;
     rows.add(&["log", "format"], word(format));
     rows.add(&["log", "level"], word(level));
