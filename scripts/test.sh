@@ -60,6 +60,8 @@ tools() {
     # Guests that are real: containers of busybox, and a machine.
     need /usr/bin/runc=runc /bin/busybox=busybox-static
     scripts/vm-image.sh >/dev/null
+    # The judges of the metrics and of the page.
+    need promtool=prometheus /usr/bin/chromium=chromium
     # The tests of `provision` stand in for what is macOS's own; these are the same everywhere, and taken from here.
     need curl=curl tar=tar unzip=unzip
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -10,6 +10,7 @@
 //! hold what only administrators should read.
 
 mod chart;
+mod places;
 pub mod request;
 mod story;
 mod view;

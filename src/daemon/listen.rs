@@ -173,8 +173,14 @@ impl Daemon {
     }
 
     fn is_trusted(&self, stream: &UnixStream) -> bool {
-        let peer = stream.peer_cred();
-        peer.is_ok_and(|peer| self.may_ask(peer.uid(), peer.gid()))
+        let Ok(peer) = stream.peer_cred() else {
+            return false;
+        };
+        let is_trusted = self.may_ask(peer.uid(), peer.gid());
+        if !is_trusted {
+            warn!(uid = peer.uid(), "refused a connection to the status page");
+        }
+        is_trusted
     }
 
     async fn converse<S>(self: &Arc<Self>, stream: S, pages: &Arc<Pages>, asker: Asker)

@@ -8,6 +8,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../page/browser.rs"]
+mod browser;
 mod cli;
 mod codes;
 mod control;
@@ -24,6 +26,7 @@ mod hostile;
 mod jobs;
 mod kernels;
 mod load;
+mod page;
 mod provision;
 mod recovery;
 mod suite;

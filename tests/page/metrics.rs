@@ -245,14 +245,13 @@ fn every_query_of_the_dashboard_is_one() {
         .flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
     let queries: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
     assert!(queries.len() > 10, "{queries:?}");
-    let mut rules = "groups:\n- name: dashboard\n  rules:\n".to_owned();
-    for (number, query) in queries.iter().enumerate() {
+    let rule = |(number, query): (usize, &&str)| {
         let query = query.replace("$__rate_interval", "5m").replace("$instance", "x");
-        rules += &format!(
-            "  - record: query:number{number}\n    expr: {}\n",
-            serde_json::to_string(&query).unwrap()
-        );
-    }
+        let expr = serde_json::to_string(&query).unwrap();
+        format!("  - record: query:number{number}\n    expr: {expr}\n")
+    };
+    let rules: String = queries.iter().enumerate().map(rule).collect();
+    let rules = format!("groups:\n- name: dashboard\n  rules:\n{rules}");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.yml");
     std::fs::write(&file, rules).unwrap();
