@@ -1,12 +1,12 @@
 //! Serves the status page and the metrics, to read and nothing else. What is asked for is decided by
 //! [`crate::page::request`], what is answered made by [`crate::page`] and [`crate::metrics`].
 //!
-//! As for the webhook, everything is bounded: connections at once, the time each takes, the bytes of its head.
+//! As for the webhook, everything is bounded: connections at once and in a second, the time each takes, the bytes of its head.
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use camino::Utf8Path;
 use http_body_util::Full;
@@ -44,6 +44,12 @@ const HEAD_BYTE: usize = 16 * 1024;
 /// How long to wait when no connection can be accepted: out of descriptors, most likely.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Between two connections: whoever asks without end gets a small part of the daemon's one thread, which jobs need.
+const PACE: Duration = Duration::from_millis(20);
+
+/// How old the page of everything may be, for the same reason: it costs the most.
+const FRESH: Duration = Duration::from_secs(1);
+
 const HTML: &str = "text/html; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -53,6 +59,8 @@ pub(super) struct Board {
     tally: Tally,
     /// Where they are served, once they are.
     pub(super) at: OnceLock<Listen>,
+    /// The last page of everything, and since when it is that.
+    overview: Mutex<Option<(Instant, String)>>,
 }
 
 /// Where connections come in.
@@ -169,6 +177,7 @@ impl Daemon {
                 tokio::time::sleep(PAUSE).await;
             }
             while connections.try_join_next().is_some() {}
+            tokio::time::sleep(PACE).await;
         }
     }
 
@@ -234,7 +243,6 @@ impl Daemon {
     /// In words: the ledger cannot be read, or a template is wrong.
     async fn fulfil(&self, wish: Wish, pages: &Pages) -> Result<Response<Full<Bytes>>, String> {
         let status = self.status().await;
-        let words = |error: &(dyn std::error::Error + 'static)| crate::chain(error);
         let html = |text| answer_of(StatusCode::OK, HTML, text);
         match wish {
             Wish::Health => Ok(match status.shut {
@@ -245,18 +253,26 @@ impl Daemon {
                 let text = self.figures(&status)?;
                 Ok(answer_of(StatusCode::OK, metrics::CONTENT_TYPE, text))
             }
-            Wish::Overview => {
-                let snapshot = self.snapshot(status)?;
-                pages.overview(&snapshot).map(html).map_err(|error| words(&error))
-            }
+            Wish::Overview => self.overview(status, pages).map(html),
             Wish::Job(job) => match self.story(&job) {
                 Ok(story) => pages
                     .story(&story, now_ms())
                     .map(html)
-                    .map_err(|error| words(&error)),
+                    .map_err(|error| crate::chain(&error)),
                 Err(why) => Ok(answer_of(StatusCode::NOT_FOUND, PLAIN, format!("{why}\n"))),
             },
         }
+    }
+
+    fn overview(&self, status: StatusReport, pages: &Pages) -> Result<String, String> {
+        let mut last = self.board.overview.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, page)) = last.as_ref().filter(|(since, _)| since.elapsed() < FRESH) {
+            return Ok(page.clone());
+        }
+        let snapshot = self.snapshot(status)?;
+        let page = pages.overview(&snapshot).map_err(|error| crate::chain(&error))?;
+        *last = Some((Instant::now(), page.clone()));
+        Ok(page)
     }
 
     fn snapshot(&self, status: StatusReport) -> Result<Snapshot, String> {

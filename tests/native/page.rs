@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use ephemerd::control::{Answer, Ask};
 use ephemerd::job::{JobId, JobSpec, Origin};
@@ -204,6 +205,21 @@ fn who_calls_this_host_by_another_name_or_wants_to_change_something_is_turned_aw
     assert!(
         head.starts_with("HTTP/1.1 200 ") && body.is_empty(),
         "{head}\n{body}"
+    );
+}
+
+#[test]
+fn whoever_asks_without_end_does_not_get_all_of_the_daemons_time() {
+    let daemon = Daemon::start(ANY_PORT);
+    let address = address(&daemon);
+    let began = Instant::now();
+    for _ in 0..50 {
+        assert!(get(&address, "/healthz").0.starts_with("HTTP/1.1 200 "));
+    }
+    assert!(
+        began.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        began.elapsed()
     );
 }
 

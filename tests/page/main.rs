@@ -86,7 +86,7 @@ fn a_browser_shows_the_story_of_a_job() {
     let folder = tempfile::tempdir().unwrap();
     let look = Look {
         width: 1280,
-        height: 1050,
+        height: 1340,
         is_dark: false,
     };
     assert!(screenshot(&url, look, &picture("job.png", &folder)).colours > 100);
