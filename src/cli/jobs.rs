@@ -2,21 +2,23 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
 
 use super::Format;
+use super::denials;
 use super::exec::report;
 use super::table::{fit_terminal, table};
+use crate::config::Config;
 use crate::control::client::ask;
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
 use crate::daemon::github::GitHubReport;
 use crate::daemon::vm::report::{KindReport, VmReport};
 use crate::egress::EgressReport;
 use crate::github::ticket::{AtGitHub, Ticket};
-use crate::host::Os;
+use crate::host::{Host, Os};
 use crate::job::ledger::JobRow;
 use crate::job::{JobId, Outcome};
 use crate::page::moment;
@@ -86,17 +88,24 @@ pub struct ResumeArgs {
 ///
 /// # Errors
 /// The daemon cannot be reached or does not know the job.
-pub fn jobs(args: &JobsArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> {
+pub fn jobs(
+    args: &JobsArgs,
+    config: &Config,
+    (host, config_file): (&Host, Utf8PathBuf),
+) -> anyhow::Result<ExitCode> {
     let question = match &args.one {
         Some(OneJob::Show { job }) => Ask::Show { job: job.clone() },
         None => Ask::Jobs { all: args.all },
     };
-    let (answer, _) = ask(socket, &question)?;
+    let (answer, _) = ask(&config.control.socket, &question)?;
     match (answer, args.format) {
         (Answer::Jobs { jobs }, Format::Json) => println!("{}", serde_json::to_string_pretty(&jobs)?),
         (Answer::Jobs { jobs }, Format::Text) => print!("{}", fit_terminal(&job_table(&jobs))),
         (Answer::Story(story), Format::Json) => println!("{}", serde_json::to_string_pretty(&story)?),
-        (Answer::Story(story), Format::Text) => print!("{}", fit_terminal(&tell(&story))),
+        (Answer::Story(story), Format::Text) => {
+            let denials = denials::of_job(&story.job, (config, config_file), host, SystemTime::now());
+            print!("{}{denials}", fit_terminal(&tell(&story)));
+        }
         (other, _) => anyhow::bail!("the daemon answered {other:?}"),
     }
     Ok(ExitCode::SUCCESS)
