@@ -92,6 +92,27 @@ fn a_browser_shows_the_story_of_a_job() {
     assert!(screenshot(&url, look, &picture("job.png", &folder)).colours > 100);
 }
 
+#[test]
+fn nothing_sticks_out_at_the_width_of_a_phone() {
+    let pages = Pages::new().unwrap();
+    let quoted = |page: String| page.replace('&', "&amp;").replace('"', "&quot;");
+    let both = [
+        pages.overview(&demo::busy_day()).unwrap(),
+        pages.story(&demo::story(), demo::NOW_MS).unwrap(),
+    ];
+    for (number, page) in both.into_iter().enumerate() {
+        // A window has a least width, and a frame has none.
+        let page = format!(
+            "<!doctype html><title>not yet</title><iframe width=360 height=3000 srcdoc=\"{}\"></iframe><script>onload = () => \
+             {{ document.title = `wide ${{document.querySelector('iframe').contentDocument.documentElement.scrollWidth}}` }}</script>",
+            quoted(page)
+        );
+        let url = serve(page, &[]);
+        let shown = dom(&url);
+        assert!(shown.contains("<title>wide 360</title>"), "{number}: {shown}");
+    }
+}
+
 /// What somebody may call a job, whose scripts would change the title.
 const HOSTILE: &str =
     "</style></td><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">";
