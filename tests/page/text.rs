@@ -159,3 +159,10 @@ fn the_queue_says_why_it_waits() {
     assert!(quarantined.contains("all 3 slots are taken, 1 more in quarantine"));
     assert!(quarantined.contains("held") && quarantined.contains("GitHub answers 503"));
 }
+
+#[test]
+fn no_two_jobs_of_the_busy_day_are_one() {
+    let jobs = busy_day().jobs;
+    let ids: std::collections::BTreeSet<_> = jobs.iter().map(|job| &job.id).collect();
+    assert_eq!(ids.len(), jobs.len());
+}
