@@ -11,6 +11,7 @@
 
 mod grants;
 pub mod keys;
+mod listen;
 mod problem;
 mod raw;
 mod resolve;
@@ -18,7 +19,6 @@ pub mod show;
 pub mod size;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use grants::{Grant, comparable, granted};
+pub use listen::Listen;
 pub use problem::{ConfigError, Place, Problem};
 
 use crate::egress::{Destination, Ports};
@@ -340,25 +341,6 @@ pub struct Control {
     pub admin_group: String,
     /// Where the status page and the metrics are served, if they are.
     pub listen: Option<Listen>,
-}
-
-/// Where the status page and the metrics are served.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Listen {
-    /// At an address of loopback. Jobs do not reach its port there; whoever else is on this host does.
-    Tcp(SocketAddr),
-    /// At a socket, for those who may use the control socket.
-    Unix(Utf8PathBuf),
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{path}"),
-        }
-    }
 }
 
 /// `[log]`: the daemon's own log on standard error.
