@@ -61,6 +61,8 @@ tools() {
     need /usr/bin/runc=runc /bin/busybox=busybox-static
     # Its kernel has the Landlock that the sandbox needs, so that there can be jobs in it.
     SUITE=trixie scripts/vm-image.sh >/dev/null
+    # The judges of the metrics and of the page.
+    need promtool=prometheus /usr/bin/chromium=chromium
     # The tests of `provision` stand in for what is macOS's own; these are the same everywhere, and taken from here.
     need curl=curl tar=tar unzip=unzip
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -185,7 +185,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         Command::Run => run::run(host, load(path)?, config_file(path)),
         Command::Exec(args) => exec::run(args, host, load(path)?, config_file(path)),
         Command::Submit(args) => submit::run(args, &socket()?),
-        Command::Jobs(args) => jobs::jobs(args, &socket()?),
+        Command::Jobs(args) => jobs::jobs(args, &load(path)?.config, (host, config_file(path))),
         Command::Status(args) => jobs::status(args, &socket()?),
         Command::Logs(args) => jobs::logs(args, &socket()?),
         Command::Cancel(args) => jobs::cancel(args, &socket()?),

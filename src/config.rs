@@ -11,6 +11,7 @@
 
 mod grants;
 pub mod keys;
+mod listen;
 mod problem;
 mod raw;
 mod resolve;
@@ -25,6 +26,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use grants::{Grant, comparable, granted};
+pub use listen::Listen;
 pub use problem::{ConfigError, Place, Problem};
 
 use crate::egress::{Destination, Ports};
@@ -364,6 +366,8 @@ pub struct Control {
     pub socket: Utf8PathBuf,
     /// Members of this group may use the socket, when the group exists; otherwise only root.
     pub admin_group: String,
+    /// Where the status page and the metrics are served, if they are.
+    pub listen: Option<Listen>,
 }
 
 /// `[log]`: the daemon's own log on standard error.

@@ -117,6 +117,9 @@ pub struct Story {
     pub job: JobRow,
     /// Every state it was in.
     pub transitions: Vec<Transition>,
+    /// What was left of it, while its slot is in quarantine for that.
+    #[serde(default)]
+    pub left: Option<String>,
 }
 
 /// How the daemon is.
@@ -147,6 +150,9 @@ pub struct StatusReport {
     /// How things stand with guests, where a backend is configured.
     #[serde(default)]
     pub vm: Option<VmReport>,
+    /// Where the status page and the metrics are served.
+    #[serde(default)]
+    pub listen: Option<String>,
 }
 
 /// How a slot is.

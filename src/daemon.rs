@@ -10,6 +10,7 @@ pub mod egress;
 mod floors;
 pub mod gate;
 pub mod github;
+pub mod listen;
 pub mod look;
 pub mod queue;
 pub mod start;
@@ -40,6 +41,7 @@ use crate::vm::Wanted;
 use crate::warden::Request;
 use gate::{Gate, GateError};
 use github::Source;
+use listen::Board;
 use look::{Eyes, LookError};
 use queue::Queue;
 use vm::{Guests, Vms};
@@ -69,6 +71,7 @@ pub struct Daemon {
     state: Mutex<State>,
     /// Counts changes that somebody might wait for.
     changed: watch::Sender<u64>,
+    board: Board,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +131,7 @@ impl Daemon {
             ending: CancellationToken::new(),
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
+            board: Board::default(),
         }))
     }
 

@@ -27,6 +27,8 @@ pub mod finding;
 pub mod github;
 pub mod host;
 pub mod job;
+pub mod metrics;
+pub mod page;
 pub mod probe;
 pub mod profile;
 pub mod provision;

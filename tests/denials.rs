@@ -5,13 +5,14 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use camino::Utf8PathBuf;
 use ephemerd::cli::Format;
-use ephemerd::cli::denials::{DenialsArgs, run};
+use ephemerd::cli::denials::{DenialsArgs, of_job, run};
 use ephemerd::config::{Config, load_or_default};
 use ephemerd::host::{Host, MacTools, Os};
+use ephemerd::job::ledger::JobRow;
 use ephemerd::profile::denials::{DenialsError, Query, ask};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/denials");
@@ -123,6 +124,46 @@ fn asks_with_the_predicate_of_the_job_and_a_little_more_time() {
     --predicate
     process == "kernel" AND eventMessage CONTAINS "ephemerd:mwt2vlf2ewj"
     "#);
+}
+
+/// A job that had slot 1 from a moment on.
+fn job_of(ms: u64) -> JobRow {
+    serde_json::from_value(serde_json::json!({
+        "id": "mwt2vlf2ewj", "repo": "acme/app", "event": "push", "route": "native", "reason": "", "command": ["true"],
+        "state": "done", "slot": 1, "queued_ms": ms, "claimed_ms": ms,
+    }))
+    .unwrap()
+}
+
+#[test]
+fn the_story_of_a_job_has_its_denials_while_they_are_quickly_found() {
+    let stand = Stand::new();
+    let told = |job: &JobRow, host: &Host| {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let config = (&stand.config, "/etc/ephemerd/ephemerd.toml".into());
+        of_job(job, config, host, now)
+    };
+    let recent = told(&job_of(999_900_000), &stand.host);
+    assert!(recent.starts_with("denials\n  job mwt2vlf2ewj\n"), "{recent}");
+    assert!(recent.contains("allow it with extra_read"), "{recent}");
+    let args = fs::read_to_string(stand.top.join("args")).unwrap();
+    assert!(args.contains("162s"), "{args}");
+    let old = told(&job_of(0), &stand.host);
+    assert!(
+        old.contains("`ephemerd profile denials --job mwt2vlf2ewj --last 1000060s`"),
+        "{old}"
+    );
+    let refused = JobRow {
+        slot: None,
+        claimed_ms: None,
+        ..job_of(999_900_000)
+    };
+    assert_eq!(told(&refused, &stand.host), "");
+    let linux = Host {
+        os: Os::Linux,
+        ..stand.host.clone()
+    };
+    assert!(told(&job_of(999_900_000), &linux).contains("Linux keeps no record"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use camino::Utf8PathBuf;
 use clap::Args;
@@ -13,9 +13,13 @@ use crate::config::Config;
 use crate::config::size::parse_duration;
 use crate::host::{Host, Os};
 use crate::job::JobId;
+use crate::job::ledger::JobRow;
 use crate::profile::denials::advice::Advice;
 use crate::profile::denials::parse::{Reading, Rest};
 use crate::profile::denials::{DEADLINE, Denial, Ground, Query, ask, summarize};
+
+/// How many are shown unless it is asked for more.
+const SHOWN: usize = 32;
 
 /// Version of the JSON answer.
 const VERSION: u32 = 1;
@@ -30,7 +34,7 @@ pub struct DenialsArgs {
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     pub last: Duration,
     /// How many to show at most.
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = SHOWN)]
     pub limit: usize,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]
@@ -96,6 +100,51 @@ pub fn run(
         Format::Text => out.write_all(as_text(&answer).as_bytes())?,
     }
     Ok(ExitCode::from(code))
+}
+
+/// How long ago a job may have begun whose denials are looked for unasked: log(1) reads everything since then.
+const RECENT: Duration = Duration::from_hours(1);
+
+/// What a job was denied, for its story; nothing for one that had no slot. What keeps that from being known is said in
+/// place of it.
+pub fn of_job(
+    job: &JobRow,
+    (config, config_file): (&Config, Utf8PathBuf),
+    host: &Host,
+    now: SystemTime,
+) -> String {
+    let (Some(_), Some(since)) = (job.slot, job.claimed_ms) else {
+        return String::new();
+    };
+    let ago = now.duration_since(UNIX_EPOCH + Duration::from_millis(since));
+    let last = ago.unwrap_or_default() + Duration::from_mins(1);
+    let command = format!(
+        "`ephemerd profile denials --job {} --last {}s`",
+        job.id,
+        last.as_secs()
+    );
+    if host.os == Os::Linux {
+        return "denials\n  Linux keeps no record of them; `ephemerd profile render` prints what is allowed\n".to_owned();
+    }
+    if last > RECENT {
+        return format!("denials\n  not looked for, it is a while ago: {command}\n");
+    }
+    let query = Query {
+        job: Some(job.id.clone()),
+        last,
+        deadline: DEADLINE,
+    };
+    let ground = Ground {
+        data_dir: config.host.data_dir.clone(),
+        config_file,
+        egress: config.egress.mode,
+    };
+    let text = match ask(host, &query) {
+        Ok(reading) => as_text(&answer(reading, &ground, SHOWN)),
+        Err(error) => format!("cannot be read: {}\n", crate::chain(&error)),
+    };
+    let text: String = text.lines().map(|line| format!("  {line}\n")).collect();
+    format!("denials\n{text}")
 }
 
 fn unavailable() -> Answer {

@@ -2,23 +2,26 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
 
 use super::Format;
+use super::denials;
 use super::exec::report;
 use super::table::{fit_terminal, table};
+use crate::config::Config;
 use crate::control::client::ask;
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
 use crate::daemon::github::GitHubReport;
 use crate::daemon::vm::report::{KindReport, VmReport};
 use crate::egress::EgressReport;
 use crate::github::ticket::{AtGitHub, Ticket};
-use crate::host::Os;
+use crate::host::{Host, Os};
 use crate::job::ledger::JobRow;
 use crate::job::{JobId, Outcome};
+use crate::page::moment;
 use crate::profile::denials::exit_hint;
 
 /// Arguments of `jobs`.
@@ -85,17 +88,24 @@ pub struct ResumeArgs {
 ///
 /// # Errors
 /// The daemon cannot be reached or does not know the job.
-pub fn jobs(args: &JobsArgs, socket: &Utf8Path) -> anyhow::Result<ExitCode> {
+pub fn jobs(
+    args: &JobsArgs,
+    config: &Config,
+    (host, config_file): (&Host, Utf8PathBuf),
+) -> anyhow::Result<ExitCode> {
     let question = match &args.one {
         Some(OneJob::Show { job }) => Ask::Show { job: job.clone() },
         None => Ask::Jobs { all: args.all },
     };
-    let (answer, _) = ask(socket, &question)?;
+    let (answer, _) = ask(&config.control.socket, &question)?;
     match (answer, args.format) {
         (Answer::Jobs { jobs }, Format::Json) => println!("{}", serde_json::to_string_pretty(&jobs)?),
         (Answer::Jobs { jobs }, Format::Text) => print!("{}", fit_terminal(&job_table(&jobs))),
         (Answer::Story(story), Format::Json) => println!("{}", serde_json::to_string_pretty(&story)?),
-        (Answer::Story(story), Format::Text) => print!("{}", fit_terminal(&tell(&story))),
+        (Answer::Story(story), Format::Text) => {
+            let denials = denials::of_job(&story.job, (config, config_file), host, SystemTime::now());
+            print!("{}{denials}", fit_terminal(&tell(&story)));
+        }
         (other, _) => anyhow::bail!("the daemon answered {other:?}"),
     }
     Ok(ExitCode::SUCCESS)
@@ -295,12 +305,14 @@ fn tell(story: &Story) -> String {
     if let Some(hint) = job.outcome.as_ref().and_then(hint) {
         lines.push(format!("hint     {hint}"));
     }
+    lines.extend(story.left.iter().map(|left| format!("left     {left}")));
     let start = job.queued_ms;
     lines.push("states".into());
     lines.extend(story.transitions.iter().map(|step| {
         let reason = step.reason.as_deref().unwrap_or_default();
         format!(
-            "  {:>8} ms  {:<10} {reason}",
+            "  {} UTC  {:>8} ms  {:<10} {reason}",
+            moment(step.at_ms),
             step.at_ms.saturating_sub(start),
             step.state
         )
@@ -439,6 +451,7 @@ fn status_text(status: &StatusReport) -> String {
         full,
         github,
         vm,
+        listen,
     } = status;
     let row = |slot: &SlotReport| {
         let now = match &slot.now {
@@ -460,8 +473,13 @@ fn status_text(status: &StatusReport) -> String {
         .unwrap_or_default();
     let github = github.as_ref().map(github_text).unwrap_or_default();
     let vm = vm.as_ref().map(vm_text).unwrap_or_default();
+    let page = match listen.as_deref() {
+        None => String::new(),
+        Some(at) if at.starts_with("unix:") => format!("page: {at}\n"),
+        Some(at) => format!("page: http://{at}/\n"),
+    };
     format!(
-        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{shut}{full}{}queued: {}\n{vm}{github}{}",
+        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{page}{shut}{full}{}queued: {}\n{vm}{github}{}",
         table(
             ["SLOT", "ACCOUNT", "NOW"],
             &slots.iter().map(row).collect::<Vec<_>>()

@@ -4,16 +4,18 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context;
 use camino::Utf8PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Loaded, Log, LogFormat};
+use crate::config::{Listen, Loaded, Log, LogFormat};
 use crate::control::server;
 use crate::daemon::Daemon;
 use crate::daemon::gate::Gate;
 use crate::daemon::github::Source;
+use crate::daemon::listen::Listener;
 use crate::daemon::start::{Claim, Started, start};
 use crate::daemon::vm::Guests;
 use crate::host::Host;
@@ -80,6 +82,17 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     let listener = server::listen(&control.socket, &control.admin_group).map_err(|error| {
         anyhow::Error::new(error).context(format!("could not listen on `{}`", control.socket))
     })?;
+    let page = match &control.listen {
+        Some(listen) => Some(listen_for_page(listen, &control.admin_group).await?),
+        None => None,
+    };
+    let showing = Arc::clone(&daemon);
+    let mut showing = tokio::spawn(async move {
+        match page {
+            Some((listener, place)) => showing.serve_page(listener, place).await,
+            None => std::future::pending().await,
+        }
+    });
     let keeping = Arc::clone(&daemon);
     let mut keeping = tokio::spawn(async move { keeping.keep_egress().await });
     let rechecking = Arc::clone(&daemon);
@@ -107,6 +120,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
             ended = &mut serving => anyhow::bail!("GitHub is no longer asked: {ended:?}"),
             ended = &mut looking => anyhow::bail!("nobody looks any more whether there is room: {ended:?}"),
             ended = &mut fetching => anyhow::bail!("images of guests are no longer fetched: {ended:?}"),
+            ended = &mut showing => anyhow::bail!("the status page is no longer served: {ended:?}"),
             ended = &mut keeping => anyhow::bail!("the egress filter is no longer watched: {ended:?}"),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -115,6 +129,9 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     info!("stopping");
     drop(listener);
     let _ = std::fs::remove_file(&control.socket);
+    if let Some(Listen::Unix(path)) = &control.listen {
+        let _ = std::fs::remove_file(path);
+    }
     tokio::select! {
         () = daemon.stop() => {}
         _ = terminate.recv() => warn!("told to stop again: jobs are killed, the next start scrubs them"),
@@ -123,11 +140,21 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     rechecking.abort();
     fetching.abort();
     looking.abort();
+    showing.abort();
     serving.abort();
     daemon.leave_github().await;
     // To the last job's end; the rules stay.
     keeping.abort();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Listens for those who look at the page, before anything is said to be ready.
+async fn listen_for_page(listen: &Listen, admin_group: &str) -> anyhow::Result<(Listener, Listen)> {
+    let failed = || format!("could not listen on `{listen}`");
+    let listener = Listener::bind(listen, admin_group).await.with_context(failed)?;
+    let place = listener.place(listen).with_context(failed)?;
+    info!(at = %place, "the status page and the metrics are served");
+    Ok((listener, place))
 }
 
 /// Sends the log to standard error as `[log]` says.

@@ -4,6 +4,7 @@
 //! Reading goes on after a bad value, so that all problems of a file are told at once; `None` stands for a
 //! value whose problem is told already.
 
+mod control;
 mod egress;
 mod github;
 mod reader;
@@ -11,18 +12,12 @@ mod repos;
 pub(super) mod values;
 mod vm;
 
-use camino::{Utf8Path, Utf8PathBuf};
-
 use super::grants::{self, Grant};
 use super::problem::Problem;
 use super::raw::RawFile;
-use super::{Accounts, Config, Control, Egress, Floors, GitHub, HostConfig, Limits, Log, Native};
+use super::{Accounts, Config, Control, Egress, Floors, GitHub, HostConfig, Limits, Listen, Log, Native};
 use crate::sandbox::Axis;
-use reader::{Complaint, Reader};
-
-/// Longest path of a Unix socket in bytes, its final NUL not counted: 103 on macOS (unix(4)), 107 on Linux
-/// (unix(7)).
-const MAX_SOCKET_PATH: usize = 103;
+use reader::Reader;
 
 /// The configuration of a file, or everything wrong with it in the order of the file.
 pub(super) fn resolve(raw: RawFile) -> Result<Config, Vec<Problem>> {
@@ -45,8 +40,10 @@ fn config(r: &mut Reader) -> Option<Config> {
     let repos = repos::repos(r);
     let mut egress = egress::egress(r);
     let github = github::github(r);
-    if let (Some(egress), Some(Some(github))) = (&mut egress, &github) {
-        protect(egress, github);
+    let control = control::control(r, host.as_ref());
+    if let (Some(egress), Some(github), Some(control)) = (&mut egress, &github, &control) {
+        control::refuse_unnamed_port(r, control, egress);
+        protect(egress, github.as_ref(), control);
     }
     if let (Some(repos), Some(Some(github))) = (&repos, &github) {
         github::refuse_unlike(r, github, repos);
@@ -55,7 +52,6 @@ fn config(r: &mut Reader) -> Option<Config> {
     if let (Some(trust), Some(vm)) = (&trust, &vm) {
         vm::refuse_unknown_backends(r, trust, vm);
     }
-    let control = control(r, host.as_ref());
     let format = r.must(&["log", "format"], values::choice);
     let level = r.must(&["log", "level"], values::choice);
     Some(Config {
@@ -75,12 +71,19 @@ fn config(r: &mut Reader) -> Option<Config> {
 }
 
 /// Keeps jobs away from what the daemon listens on.
-fn protect(egress: &mut Egress, github: &GitHub) {
-    if let Some(webhook) = &github.webhook {
-        egress.protect_local_ports.push(webhook.listen.port());
-        egress.protect_local_ports.sort_unstable();
-        egress.protect_local_ports.dedup();
-    }
+fn protect(egress: &mut Egress, github: Option<&GitHub>, control: &Control) {
+    let webhook = github.and_then(|github| github.webhook.as_ref());
+    let page = match &control.listen {
+        Some(Listen::Tcp(address)) => Some(address.port()),
+        Some(Listen::Unix(_)) | None => None,
+    };
+    let ports = webhook
+        .map(|webhook| webhook.listen.port())
+        .into_iter()
+        .chain(page);
+    egress.protect_local_ports.extend(ports.filter(|port| *port != 0));
+    egress.protect_local_ports.sort_unstable();
+    egress.protect_local_ports.dedup();
 }
 
 fn host(r: &mut Reader) -> Option<HostConfig> {
@@ -165,55 +168,6 @@ fn limits(r: &mut Reader) -> Option<Limits> {
         nice: nice?,
         cgroup: cgroup?,
     })
-}
-
-fn control(r: &mut Reader, host: Option<&HostConfig>) -> Option<Control> {
-    let data_dir = host.map(|host| host.data_dir.as_path());
-    let socket = r.must(&["control", "socket"], |_, raw| {
-        Ok(socket_path(values::text(raw), data_dir)?)
-    });
-    let admin_group = r.must(&["control", "admin_group"], |_, raw| {
-        let group = values::group(values::text(raw))?;
-        match host {
-            Some(host) if is_job_group(&group, &host.account) => Err(Complaint::from(format!(
-                "`{group}` is a group of the accounts that jobs run as, so jobs could control the daemon\n\
-                 hint: name a group of people"
-            )))?,
-            Some(_) | None => Ok(group),
-        }
-    });
-    Some(Control {
-        socket: socket?,
-        admin_group: admin_group?,
-    })
-}
-
-/// The absolute path of the control socket that `text` names, relative to `data_dir` when it is relative.
-fn socket_path(text: &str, data_dir: Option<&Utf8Path>) -> Result<Utf8PathBuf, Complaint> {
-    let joined = match data_dir {
-        Some(data_dir) => data_dir.join(text),
-        None => Utf8Path::new("/").join(text),
-    };
-    let path = grants::absolute(joined.as_str())?;
-    if data_dir == Some(&path) {
-        return Err(format!("`{text}` is `host.data_dir` itself\nhint: name a file in it").into());
-    }
-    if path.as_str().len() > MAX_SOCKET_PATH {
-        return Err(format!(
-            "`{path}` is longer than the {MAX_SOCKET_PATH} bytes a socket's path may have\n\
-             hint: name a shorter one, for example \"/run/ephemerd.sock\""
-        )
-        .into());
-    }
-    Ok(path)
-}
-
-/// Whether jobs' accounts belong to `group`: slots are members of the service group, and the group of an
-/// account may bear the account's name.
-fn is_job_group(group: &str, account: &str) -> bool {
-    group
-        .strip_prefix(account)
-        .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn refuse_ports_out_of_range(r: &mut Reader, native: &Native) {

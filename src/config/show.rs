@@ -1,6 +1,7 @@
 //! The resolved configuration as rows of key, value and origin. The text form is itself a configuration
 //! file: reading it gives the same configuration.
 
+mod control;
 mod vm;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,8 @@ use serde::Serialize;
 use super::keys::{dotted, quote};
 use super::size::{show_duration, show_size};
 use super::{
-    Config, Control, Egress, GitHub, HostConfig, Identity, KeyOrigin, Limits, Loaded, Log, Native,
-    RepoConfig, Serves, Webhook,
+    Config, Egress, GitHub, HostConfig, Identity, KeyOrigin, Limits, Loaded, Log, Native, RepoConfig, Serves,
+    Webhook,
 };
 use crate::egress::Destination;
 use crate::trust::{Conditions, DefaultRoute, Route, TrustConfig, TrustRule};
@@ -80,9 +81,7 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
         rows.github(github);
     }
     vm::rows_of(&mut rows, vm);
-    let Control { socket, admin_group } = control;
-    rows.add(&["control", "socket"], quote(socket.as_str()));
-    rows.add(&["control", "admin_group"], quote(admin_group));
+    control::rows_of(&mut rows, control);
     let Log { format, level } = log;
     rows.add(&["log", "format"], word(format));
     rows.add(&["log", "level"], word(level));

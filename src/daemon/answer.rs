@@ -62,7 +62,7 @@ impl Daemon {
                 jobs.map(|jobs| Answer::Jobs { jobs })
                     .map_err(|error| crate::chain(&error))
             }
-            Ask::Show { job } => self.story(&job),
+            Ask::Show { job } => self.story(&job).map(|story| Answer::Story(Box::new(story))),
             Ask::Status {} => Ok(Answer::Status(Box::new(self.status().await))),
             Ask::Logs { .. } => Err("logs are sent, not answered".into()),
             Ask::Cancel { job } => self.cancel(&job),
@@ -175,10 +175,14 @@ impl Daemon {
                 break;
             }
         }
-        self.story(job)
+        self.story(job).map(|story| Answer::Story(Box::new(story)))
     }
 
-    fn story(&self, job: &JobId) -> Result<Answer, String> {
+    /// Everything about a job.
+    ///
+    /// # Errors
+    /// In words: there is no such job, or the ledger cannot be read.
+    pub(super) fn story(&self, job: &JobId) -> Result<Story, String> {
         let words = |error: LedgerError| crate::chain(&error);
         let row = self
             .pipeline
@@ -187,13 +191,21 @@ impl Daemon {
             .map_err(words)?
             .ok_or_else(|| no_such(job))?;
         let transitions = self.pipeline.ledger.transitions(job).map_err(words)?;
-        Ok(Answer::Story(Box::new(Story {
+        // The reason of a quarantine begins with whose it is; see `Pipeline::settle`.
+        let beginning = format!("job {job} left ");
+        let quarantined = self.pipeline.ledger.quarantined().map_err(words)?;
+        let left = quarantined
+            .iter()
+            .find_map(|slot| slot.reason.strip_prefix(&beginning).map(str::to_owned));
+        Ok(Story {
             job: row,
             transitions,
-        })))
+            left,
+        })
     }
 
-    async fn status(&self) -> StatusReport {
+    /// How the daemon is.
+    pub(super) async fn status(&self) -> StatusReport {
         let shut = match &self.only_guests {
             Some(why) => Some(why.clone()),
             None => self.gate.why_shut(None).await,
@@ -217,6 +229,7 @@ impl Daemon {
             full: state.full.clone(),
             github: self.source.as_ref().map(Source::report),
             vm,
+            listen: self.board.at.get().map(ToString::to_string),
         }
     }
 

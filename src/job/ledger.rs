@@ -18,11 +18,12 @@ mod open;
 mod read;
 mod value;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::egress::EgressReport;
 use crate::github::ticket::Ticket;
@@ -47,6 +48,17 @@ pub struct Ledger {
     path: Utf8PathBuf,
     db: Mutex<Connection>,
     ballast: Ballast,
+    /// Whoever counts, once somebody does.
+    counting: OnceLock<UnboundedSender<Noted>>,
+}
+
+/// What was written down, for whoever counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Noted {
+    /// A job was sent somewhere.
+    Sent(Route),
+    /// A job is over.
+    Over(JobId),
 }
 
 /// Names one acquisition, to release it.
@@ -104,6 +116,7 @@ impl Ledger {
             path: path.to_owned(),
             db: Mutex::new(open::open(path)?),
             ballast: Ballast::of(path),
+            counting: OnceLock::new(),
         })
     }
 
@@ -114,6 +127,19 @@ impl Ledger {
     /// There is none even now.
     pub fn keep_ballast(&self) -> std::io::Result<()> {
         self.ballast.fill()
+    }
+
+    /// Tells of every job that this process sends somewhere and ends from now on; `None` when somebody is told already.
+    pub fn notes(&self) -> Option<UnboundedReceiver<Noted>> {
+        let (sender, receiver) = unbounded_channel();
+        self.counting.set(sender).ok().map(|()| receiver)
+    }
+
+    fn note(&self, noted: Noted) {
+        if let Some(counting) = self.counting.get() {
+            // Nobody counts any more when the daemon is about to end.
+            let _ = counting.send(noted);
+        }
     }
 
     /// Returns a job id the ledger does not have.
@@ -178,7 +204,9 @@ impl Ledger {
                     .execute(params![id.as_str(), Json(ticket)])?;
             }
             pass(tx, id, (QUEUED, Some(reason)), now)
-        })
+        })?;
+        self.note(Noted::Sent(route));
+        Ok(())
     }
 
     /// Writes down that a job is in a new state, by the name `State::name` gives it. `record` and `finish` do so
@@ -276,7 +304,9 @@ impl Ledger {
             }
             Ok(changed == 1)
         })?;
-        open_or(id, known)
+        open_or(id, known)?;
+        self.note(Noted::Sent(route));
+        Ok(())
     }
 
     /// Writes down that a job is about to hold something, and returns its name. Only when this has returned may
@@ -364,7 +394,9 @@ impl Ledger {
                 pass(tx, id, (DONE, Some(&outcome.to_string())), now)?;
             }
             Ok(open_or(id, changed == 1))
-        })?
+        })??;
+        self.note(Noted::Over(id.clone()));
+        Ok(())
     }
 
     /// Writes down that a slot must not be used. For one that is in quarantine already the reason is replaced,

@@ -1,5 +1,6 @@
 //! What a configuration file may say, and what a user reads when it says something else.
 
+mod control;
 mod egress;
 mod github;
 
@@ -114,7 +115,8 @@ fn the_empty_file_is_the_defaults() {
       },
       "control": {
         "socket": "/var/lib/ephemerd/run/ephemerd.sock",
-        "admin_group": "_ephemerd-admin"
+        "admin_group": "_ephemerd-admin",
+        "listen": null
       },
       "log": {
         "format": "text",

@@ -8,6 +8,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../page/browser.rs"]
+mod browser;
 mod cli;
 mod codes;
 mod control;
@@ -27,6 +29,7 @@ mod kernels;
 mod limits;
 mod load;
 mod matrix;
+mod page;
 mod power;
 mod provision;
 mod recovery;

@@ -104,6 +104,7 @@ fn assert_closed(daemon: &Daemon, point: &str, neighbour: &JobId) -> Outcome {
         let Story {
             job: row,
             transitions,
+            ..
         } = daemon.story(job);
         assert_eq!(row.clean, Some(true), "{point}: {row:?}");
         let ends = transitions.iter().filter(|made| made.state == "done").count();

@@ -5,7 +5,7 @@ use std::fs;
 use ephemerd::control::SlotNow;
 use ephemerd::job::Outcome;
 
-use crate::harness::{Daemon, processes_of, wait_for};
+use crate::harness::{Daemon, out, processes_of, wait_for};
 
 #[test]
 fn jobs_die_with_a_killed_daemon_and_the_next_start_clears_up() {
@@ -121,6 +121,10 @@ fn a_slot_in_quarantine_stays_out_of_use_until_its_owner_says_so() {
             .any(|report| report.index == slot && matches!(report.now, SlotNow::Quarantined { .. }))
     };
     wait_for("the quarantine", || quarantined(&daemon).then_some(()));
+    let left = daemon.story(&job).left.unwrap();
+    assert!(left.contains("mnt"), "{left}");
+    let shown = out(&daemon.cli(&["jobs", "show", job.as_str()]));
+    assert!(shown.contains(&format!("left     {left}")), "{shown}");
     let others: Vec<_> = (0..8).map(|_| daemon.script("true")).collect();
     assert!(others.iter().all(|job| daemon.ended(job).job.slot != Some(slot)));
 
@@ -134,6 +138,7 @@ fn a_slot_in_quarantine_stays_out_of_use_until_its_owner_says_so() {
             .success()
     );
     assert!(!quarantined(&daemon));
+    assert_eq!(daemon.story(&job).left, None);
     let used: Vec<_> = (0..8).map(|_| daemon.script("sleep 0.1")).collect();
     assert!(used.iter().any(|job| daemon.ended(job).job.slot == Some(slot)));
 }

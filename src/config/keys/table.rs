@@ -16,7 +16,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 118] = [
+pub const KEYS: [Key; 119] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -727,6 +727,12 @@ pub const KEYS: [Key; 118] = [
         kind: Kind::Text("group name"),
         default: Some("\"_ephemerd-admin\""),
         doc: "Group whose members may use the control socket; only root while there is no such group.",
+    },
+    Key {
+        name: "control.listen",
+        kind: Kind::Text("address or `unix:` path"),
+        default: None,
+        doc: "Where the status page and the metrics are served: a loopback address with a port, or `unix:` and an absolute path; nowhere when not set.",
     },
     Key {
         name: "log.format",

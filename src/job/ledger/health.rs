@@ -40,6 +40,7 @@ impl Ledger {
             path: path.to_owned(),
             db: Mutex::new(db),
             ballast: Ballast::of(path),
+            counting: std::sync::OnceLock::new(),
         };
         let problems = ledger.read("check the database", open::problems)?;
         let size_byte = std::fs::metadata(path).map_or(0, |meta| meta.len());

@@ -310,14 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn a_damage_inside_is_found_by_reading_and_named_as_damage() {
+    fn a_damage_inside_is_found_before_anything_is_read_and_named_as_damage() {
         let (_folder, path) = folder();
         drop(Ledger::open(&path).unwrap());
         // The first page, with the version, stays; the tables behind it do not.
         let mut bytes = fs::read(&path).unwrap();
         bytes[4096..].fill(0xff);
         fs::write(&path, bytes).unwrap();
-        let refused = Ledger::open(&path).unwrap().unfinished().unwrap_err();
+        let refused = Ledger::open(&path).unwrap_err();
         assert!(matches!(refused, LedgerError::Corrupt { .. }), "{refused}");
     }
 

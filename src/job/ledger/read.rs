@@ -1,6 +1,6 @@
 //! What the ledger can tell: rows for people, and what a crash left behind.
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::github::at_github;
@@ -108,6 +108,13 @@ pub enum Listing {
     Active,
     /// This many, finished or not.
     Newest(u32),
+    /// Of the newest, those that are not finished, or were not at a moment.
+    Since {
+        /// That moment, in milliseconds since 1970.
+        ms: u64,
+        /// How many are looked at, so that a long history costs nothing.
+        newest: u32,
+    },
 }
 
 impl Ledger {
@@ -169,6 +176,14 @@ impl Ledger {
             Listing::Newest(limit) => db
                 .prepare_cached("SELECT * FROM job LEFT JOIN github ON github.job = job.id ORDER BY id DESC LIMIT ?1")?
                 .query_map([limit], job_row)?
+                .collect(),
+            Listing::Since { ms, newest } => db
+                .prepare_cached(
+                    "SELECT * FROM (SELECT * FROM job ORDER BY id DESC LIMIT ?2) AS job
+                     LEFT JOIN github ON github.job = job.id
+                     WHERE finished_ms IS NULL OR finished_ms >= ?1 ORDER BY id DESC",
+                )?
+                .query_map(params![Whole(ms), newest], job_row)?
                 .collect(),
         })
     }

@@ -309,6 +309,10 @@ fn jobs_are_listed_newest_first_up_to_a_limit_or_only_the_active() {
     };
     assert_eq!(listed(Listing::Newest(2)), [id(4), id(3)]);
     assert_eq!(listed(Listing::Active), [id(4), id(2), id(1)]);
+    let since = |ms, newest| listed(Listing::Since { ms, newest });
+    assert_eq!(since(9, 9), [id(4), id(3), id(2), id(1)]);
+    assert_eq!(since(10, 9), [id(4), id(2), id(1)]);
+    assert_eq!(since(10, 3), [id(4), id(2)]);
 }
 
 #[test]
@@ -445,4 +449,26 @@ fn nobody_writes_between_what_a_transaction_reads_and_what_it_writes() {
         Ok((jobs, record(&other, &id(1), at(1)).is_ok()))
     });
     assert_eq!(meanwhile.unwrap(), (0, false));
+}
+
+#[test]
+fn whoever_counts_is_told_once_of_every_job_that_is_sent_somewhere_and_ends() {
+    let (_folder, ledger) = new();
+    record(&ledger, &id(1), at(1)).unwrap();
+    let mut notes = ledger.notes().unwrap();
+    assert!(ledger.notes().is_none(), "one counts");
+    record(&ledger, &id(2), at(2)).unwrap();
+    assert!(record(&ledger, &id(2), at(2)).is_err());
+    ledger.reroute(&id(2), Route::Vm, "elsewhere", at(3)).unwrap();
+    finish(&ledger, &id(2), true, at(4)).unwrap();
+    assert!(finish(&ledger, &id(2), true, at(5)).is_err());
+    let told: Vec<Noted> = std::iter::from_fn(|| notes.try_recv().ok()).collect();
+    assert_eq!(
+        told,
+        [
+            Noted::Sent(Route::Native),
+            Noted::Sent(Route::Vm),
+            Noted::Over(id(2))
+        ]
+    );
 }
