@@ -47,6 +47,13 @@ impl Launcher {
                     leash: None,
                 })
             }
+            (Self::MacOs(_), Confinement::Seatbelt(_)) if given.group.is_some() => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "the launch plan of {} is for a system with control groups",
+                    plan.job
+                ),
+            )),
             (Self::MacOs(launcher), Confinement::Seatbelt(seatbelt)) => {
                 launcher.spawn(plan, (seatbelt, profile), given)
             }
