@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Measures ephemerd against bubblewrap in the same run. Usage: scripts/bench.sh [launch|jobs|profile|egress|provision|github|vm]
+# Measures ephemerd against bubblewrap in the same run. Usage: scripts/bench.sh [launch|jobs|greedy|profile|egress|provision|github|vm]
 #
 # Each benchmark ends with a line `RESULT <name> key=value …`; ratios below 1 in `launch` mean faster than
 # bubblewrap, ratios above 1 in `jobs` mean more jobs per second than bubblewrap; `egress` compares its rules with none,
 # `provision` a check of a hundred items with its slowest probe alone, and `github` the start of a runner with a copy of its
-# tree, for which it needs 2 GB of disk for a while; `vm` compares a guest with a native job.
+# tree, for which it needs 2 GB of disk for a while; `vm` compares a guest with a native job, and `greedy` a
+# job beside one that takes what it can with the same job alone.
 # Needs root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,17 +21,17 @@ cargo build --release --quiet
 ./target/release/ephemerd host setup >/dev/null
 
 benches=("$@")
-[[ ${#benches[@]} -gt 0 ]] || benches=(launch jobs profile egress provision github vm)
+[[ ${#benches[@]} -gt 0 ]] || benches=(launch jobs greedy profile egress provision github vm)
 for bench in "${benches[@]}"; do
   case "$bench" in
-    launch | jobs | profile | egress | provision | github) cargo bench --quiet --bench "$bench" ;;
+    launch | jobs | greedy | profile | egress | provision | github) cargo bench --quiet --bench "$bench" ;;
     vm)
       SUITE=trixie scripts/vm-image.sh >/dev/null
       cargo bench --quiet --bench vm
       ;;
     *)
       echo "error: there is no benchmark \`$bench\`" >&2
-      echo "hint: there are launch, jobs, profile, egress, provision, github and vm" >&2
+      echo "hint: there are launch, jobs, greedy, profile, egress, provision, github and vm" >&2
       exit 2
       ;;
   esac
