@@ -29,6 +29,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::config::ConfigError;
+use self::host::install::NoManager;
 use crate::control::client::ControlError;
 use crate::daemon::start::StartError;
 use crate::host::Host;
@@ -51,7 +52,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon.
-    Run,
+    Run(run::RunArgs),
     /// Run one command in a fenced slot, without a daemon.
     Exec(exec::ExecArgs),
     /// Hand a job to the daemon.
@@ -134,7 +135,7 @@ impl Command {
             | Self::Route(_)
             | Self::Github(_)
             | Self::Config(_) => true,
-            Self::Run | Self::Exec(_) | Self::Submit(_) | Self::Cancel(_) | Self::Drain | Self::Resume(_) => {
+            Self::Run(_) | Self::Exec(_) | Self::Submit(_) | Self::Cancel(_) | Self::Drain | Self::Resume(_) => {
                 false
             }
             Self::Profile(args) => args.only_answers(),
@@ -178,7 +179,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
     let config_file = |path| config_file(path, host);
     let socket = || Ok::<_, anyhow::Error>(load(path)?.config.control.socket);
     match &cli.command {
-        Command::Run => run::run(host, load(path)?, config_file(path)),
+        Command::Run(args) => run::run(args, host, load(path)?, config_file(path)),
         Command::Exec(args) => exec::run(args, host, load(path)?, config_file(path)),
         Command::Submit(args) => submit::run(args, &socket()?),
         Command::Jobs(args) => jobs::jobs(args, &socket()?),
@@ -245,7 +246,7 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
         matches!(
             cause.downcast_ref(),
             Some(StartError::Axes { .. } | StartError::Egress(_))
-        )
+        ) || cause.downcast_ref::<NoManager>().is_some()
     }) || matches!(command, Command::Egress(_))
     {
         3

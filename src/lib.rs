@@ -29,6 +29,7 @@ pub mod probe;
 pub mod profile;
 pub mod provision;
 pub mod sandbox;
+pub mod service;
 pub mod slot;
 pub mod trust;
 pub mod vm;

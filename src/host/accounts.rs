@@ -109,6 +109,14 @@ pub enum AccountsError {
         /// What the tool said.
         source: CommandError,
     },
+    /// A tool failed.
+    #[error("could not delete {step}\nhint: end what runs as it, and try again")]
+    Delete {
+        /// What was to be deleted.
+        step: String,
+        /// What the tool said.
+        source: CommandError,
+    },
     /// The tools reported success, but what they should have made is not there.
     #[error("still missing after its tool reported success: {}\nhint: see whether accounts are kept elsewhere than in the local files", .0.join(", "))]
     Ineffective(Vec<String>),
@@ -345,7 +353,42 @@ pub fn setup(
     }
 }
 
-fn take(host: &Host, step: &Step) -> Result<(), AccountsError> {
+/// Deletes what a step created, unless it is gone already.
+///
+/// # Errors
+/// It cannot be looked for, or the tool fails.
+pub(crate) fn delete(host: &Host, step: &Step) -> Result<(), AccountsError> {
+    let (name, is_group) = match step {
+        Step::CreateGroup { name, .. } => (name, true),
+        Step::CreateUser { name, .. } => (name, false),
+    };
+    let observed = Observed::read(host, &BTreeSet::from([name.clone()]))?;
+    let is_there = if is_group {
+        observed.groups.iter().any(|group| group.name == *name)
+    } else {
+        observed.users.iter().any(|user| user.name == *name)
+    };
+    if !is_there {
+        return Ok(());
+    }
+    let command = step.deletion(host);
+    let done = match host.os {
+        Os::Linux => run(&command),
+        Os::MacOs => Directory::of(host).ask(&command),
+    };
+    done.and_then(|output| output.require_success(&command))
+        .map(drop)
+        .map_err(|source| AccountsError::Delete {
+            step: step.to_string(),
+            source,
+        })
+}
+
+/// Takes one step.
+///
+/// # Errors
+/// A tool fails.
+pub(crate) fn take(host: &Host, step: &Step) -> Result<(), AccountsError> {
     for command in step.commands(host) {
         let done = match host.os {
             Os::Linux => run(&command),
