@@ -28,8 +28,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-use crate::config::ConfigError;
 use self::host::install::NoManager;
+use crate::config::ConfigError;
 use crate::control::client::ControlError;
 use crate::daemon::start::StartError;
 use crate::host::Host;
@@ -135,9 +135,12 @@ impl Command {
             | Self::Route(_)
             | Self::Github(_)
             | Self::Config(_) => true,
-            Self::Run(_) | Self::Exec(_) | Self::Submit(_) | Self::Cancel(_) | Self::Drain | Self::Resume(_) => {
-                false
-            }
+            Self::Run(_)
+            | Self::Exec(_)
+            | Self::Submit(_)
+            | Self::Cancel(_)
+            | Self::Drain
+            | Self::Resume(_) => false,
             Self::Profile(args) => args.only_answers(),
             Self::Egress(args) => args.only_answers(),
             Self::Provision(args) => args.only_answers(),

@@ -10,13 +10,13 @@ pub mod command;
 pub mod egress;
 pub mod entrance;
 pub mod files;
+pub mod logfile;
 pub mod mac;
 pub mod probe;
+pub mod program;
 pub mod provision;
 pub mod runner;
 pub mod secrets;
-pub mod logfile;
-pub mod program;
 pub mod service;
 
 #[cfg(target_os = "linux")]

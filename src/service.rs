@@ -152,7 +152,10 @@ impl Settings {
     /// The words of the command line that is the daemon.
     fn command(&self) -> Vec<String> {
         let config = ["--config".to_owned(), self.config_file.to_string()];
-        let log = self.log.iter().flat_map(|log| ["--log-file".to_owned(), log.to_string()]);
+        let log = self
+            .log
+            .iter()
+            .flat_map(|log| ["--log-file".to_owned(), log.to_string()]);
         [self.program.to_string()]
             .into_iter()
             .chain(config)
@@ -187,21 +190,37 @@ pub fn wanted(
     let unit = manager.file(host);
     let mut steps = vec![
         ("folder of the configuration", parent(&settings.config_file)),
-        ("configuration", file(settings.config_file.clone(), skeleton::text(host.os))),
+        (
+            "configuration",
+            file(settings.config_file.clone(), skeleton::text(host.os)),
+        ),
     ];
-    steps.extend(accounts.into_iter().map(|step| ("account", Action::Account(step))));
+    steps.extend(
+        accounts
+            .into_iter()
+            .map(|step| ("account", Action::Account(step))),
+    );
     let program = Action::Program {
         from: origin.path.clone(),
         place: place(&settings.program, 0o755),
         sha256: origin.sha256.clone(),
     };
-    steps.extend([("folder of the program", parent(&settings.program)), ("program", program)]);
+    steps.extend([
+        ("folder of the program", parent(&settings.program)),
+        ("program", program),
+    ]);
     if let Some(log) = &settings.log {
         let rotation = match manager {
             Manager::Systemd => (host.service.logrotate.join("ephemerd"), systemd::logrotate(log)),
-            Manager::Launchd => (host.service.newsyslog.join("ephemerd.conf"), launchd::newsyslog(log)),
+            Manager::Launchd => (
+                host.service.newsyslog.join("ephemerd.conf"),
+                launchd::newsyslog(log),
+            ),
         };
-        steps.extend([("folder of the log", parent(log)), ("rotation of the log", file(rotation.0, rotation.1))]);
+        steps.extend([
+            ("folder of the log", parent(log)),
+            ("rotation of the log", file(rotation.0, rotation.1)),
+        ]);
     }
     let text = match manager {
         Manager::Systemd => systemd::unit(settings),

@@ -30,13 +30,17 @@ pub enum ProgramError {
         source: io::Error,
     },
     /// It is another one than was planned with.
-    #[error("`{path}` is not the program that it was\nhint: somebody else changes it; try again when they have done")]
+    #[error(
+        "`{path}` is not the program that it was\nhint: somebody else changes it; try again when they have done"
+    )]
     Changed {
         /// The program.
         path: Utf8PathBuf,
     },
     /// It is not what was put there.
-    #[error("`{path}` is another program by now, and is left as it is\nhint: remove it by hand if it is not needed")]
+    #[error(
+        "`{path}` is another program by now, and is left as it is\nhint: remove it by hand if it is not needed"
+    )]
     Another {
         /// The program.
         path: Utf8PathBuf,
@@ -77,7 +81,9 @@ pub fn sha256(path: &Utf8Path) -> Result<Option<String>, ProgramError> {
 pub fn machine_of(path: &Utf8Path) -> Result<Option<Machine>, ProgramError> {
     let mut start = vec![];
     let file = File::open(path).map_err(fail("open", path))?;
-    file.take(64).read_to_end(&mut start).map_err(fail("read", path))?;
+    file.take(64)
+        .read_to_end(&mut start)
+        .map_err(fail("read", path))?;
     Ok(machine(&start))
 }
 
@@ -96,12 +102,15 @@ pub fn stage(from: &Utf8Path, path: &Utf8Path) -> Result<String, ProgramError> {
     }
     let mut options = File::options();
     let mut copy = options.create_new(true).write(true).mode(0o700).open(&to);
-    let copied = copy.as_mut().map_err(|error| io::Error::from(error.kind())).and_then(|copy| {
-        io::copy(&mut source, copy)?;
-        // Not by the mode of the source, which may have bits that set the user.
-        fchmod(copy.as_fd(), Mode::from_bits_truncate(0o755))?;
-        copy.sync_all()
-    });
+    let copied = copy
+        .as_mut()
+        .map_err(|error| io::Error::from(error.kind()))
+        .and_then(|copy| {
+            io::copy(&mut source, copy)?;
+            // Not by the mode of the source, which may have bits that set the user.
+            fchmod(copy.as_fd(), Mode::from_bits_truncate(0o755))?;
+            copy.sync_all()
+        });
     copied.map_err(fail("write", &to))?;
     hash(&to).map_err(fail("read", &to))
 }
@@ -159,7 +168,9 @@ pub(super) fn install(from: &Utf8Path, place: &Place, sha256: &str) -> Result<()
     let found = stage(from, &place.path)?;
     if found != sha256 {
         discard(&staged(&place.path))?;
-        return Err(ProgramError::Changed { path: from.to_owned() });
+        return Err(ProgramError::Changed {
+            path: from.to_owned(),
+        });
     }
     swap(&place.path, false)
 }
@@ -172,7 +183,9 @@ pub(super) fn remove(path: &Utf8Path, wanted: &str) -> Result<(), ProgramError> 
     match sha256(path)? {
         None => Ok(()),
         Some(found) if found == wanted => fs::remove_file(path).map_err(fail("remove", path)),
-        Some(_) => Err(ProgramError::Another { path: path.to_owned() }),
+        Some(_) => Err(ProgramError::Another {
+            path: path.to_owned(),
+        }),
     }
 }
 
@@ -225,7 +238,10 @@ mod tests {
             group: None,
             mode: None,
         };
-        assert!(matches!(install(&from, &place, "aa"), Err(ProgramError::Changed { .. })));
+        assert!(matches!(
+            install(&from, &place, "aa"),
+            Err(ProgramError::Changed { .. })
+        ));
         assert_eq!(top.read_dir_utf8().unwrap().count(), 1);
     }
 }

@@ -139,7 +139,9 @@ impl fmt::Display for Action {
             Self::JobAccounts => f.write_str("ephemerd host setup"),
             Self::Account(step) => write!(f, "{step}"),
             Self::Program { from, place, .. } => write!(f, "copy {from} to {place}"),
-            Self::Service { manager, .. } => write!(f, "start the service, now and at every boot ({manager})"),
+            Self::Service { manager, .. } => {
+                write!(f, "start the service, now and at every boot ({manager})")
+            }
         }
     }
 }

@@ -104,7 +104,9 @@ fn write(value: &Value, depth: usize, out: &mut String) {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// The rotation of the log, newsyslog.conf(5): at 10 MiB, seven old ones. `N`: nobody is told, the daemon notices by itself

@@ -60,13 +60,16 @@ fn standing(planned: &Planned, seen: &Seen, receipts: &[Receipt]) -> Standing {
         (Seen::Same, _) => Standing::Fits,
         (Seen::Other(_), _) if planned.item == "configuration" => Standing::Kept,
         (Seen::Other(found), Action::File { place, .. }) => {
-            let ours = receipts.iter().rev().find_map(|receipt| match &receipt.step.action {
-                Action::File {
-                    place: written,
-                    content: Some(content),
-                } if written.path == place.path && receipt.state != State::Reverted => Some(content),
-                _ => None,
-            });
+            let ours = receipts
+                .iter()
+                .rev()
+                .find_map(|receipt| match &receipt.step.action {
+                    Action::File {
+                        place: written,
+                        content: Some(content),
+                    } if written.path == place.path && receipt.state != State::Reverted => Some(content),
+                    _ => None,
+                });
             if ours == Some(found) {
                 Standing::Todo
             } else {

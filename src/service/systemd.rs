@@ -28,7 +28,6 @@ pub fn unit(settings: &Settings) -> String {
 
 [Unit]
 Description=ephemerd, which runs CI jobs on this host
-Documentation=man:systemd.service(5)
 # Jobs need the network, and the addresses that they are kept from.
 Wants=network-online.target
 After=network-online.target nftables.service
@@ -61,18 +60,16 @@ UMask=0077
 
 # What the daemon, and with it every job, never needs. Not here, because jobs would not start or would see another host:
 # NoNewPrivileges (the daemon becomes other accounts, and tools of guests use sudo), PrivateTmp, ProtectSystem, ProtectHome,
-# PrivateDevices, ProtectProc, ProtectKernelTunables, ProtectControlGroups (jobs see what the host has; ephemerd itself
-# shows each what it may), RestrictNamespaces, MemoryDenyWriteExecute (compilers that compile while they run),
-# RestrictSUIDSGID (jobs may set such bits on files of their own), PrivateNetwork, IPAddressDeny (rules go by account).
+# ProtectProc, ProtectKernelTunables, ProtectControlGroups (jobs see what the host has; ephemerd itself shows each what it
+# may), PrivateDevices, ProtectClock (they close devices, /dev/kvm of guests too), RestrictNamespaces,
+# MemoryDenyWriteExecute (programs that compile while they run, GitHub's runner among them), RestrictSUIDSGID (jobs may set
+# such bits on files of their own), PrivateNetwork, IPAddressDeny (rules go by account). What those of these that are about
+# the kernel would take away, modules, its log, the clock, is not among the capabilities.
 LockPersonality=yes
-ProtectClock=yes
-ProtectHostname=no
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
 RestrictRealtime=yes
 SystemCallArchitectures=native
-# To become accounts, pass by permissions of what jobs left, make namespaces and mounts, load rules, set limits, listen to
-# a webhook at a low port, and end what does not want to end.
+# To become accounts, pass by permissions of what jobs left, make namespaces, mounts and device nodes for jobs, load rules,
+# set limits, listen to a webhook at a low port, and end what does not want to end.
 CapabilityBoundingSet={CAPABILITIES}
 
 [Install]
@@ -83,7 +80,7 @@ WantedBy=multi-user.target
 
 /// What the daemon and its warden need of root's rights.
 const CAPABILITIES: &str = "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_IPC_OWNER CAP_KILL \
-     CAP_LINUX_IMMUTABLE CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_ADMIN \
+     CAP_LINUX_IMMUTABLE CAP_MKNOD CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_ADMIN \
      CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_SYS_RESOURCE";
 
 /// A word of a command line, as systemd.service(5) reads it: `%` and `$` mean something there.

@@ -6,10 +6,7 @@ use crate::provision::receipt::{Before, Receipt, State};
 use crate::service::plan::{Seen, Standing, plan};
 
 fn host(os: Os) -> Host {
-    let mut host = Host {
-        os,
-        ..Host::system()
-    };
+    let mut host = Host { os, ..Host::system() };
     host.service.logs = "/var/log/ephemerd".into();
     host
 }
@@ -40,7 +37,8 @@ fn file_of<'a>(steps: &'a [Planned], item: &str) -> &'a str {
     let found = steps.iter().find(|planned| planned.item == item).unwrap();
     match &found.step.action {
         Action::File {
-            content: Some(content), ..
+            content: Some(content),
+            ..
         } => content,
         other => panic!("{other:?}"),
     }
@@ -77,7 +75,12 @@ fn a_parser_of_property_lists_reads_what_was_meant_whatever_the_paths_hold() {
         .collect();
     assert_eq!(
         words,
-        ["/usr/local/bin/ephemerd", "--config", "/etc/<&>\"' é/x.toml", "run"]
+        [
+            "/usr/local/bin/ephemerd",
+            "--config",
+            "/etc/<&>\"' é/x.toml",
+            "run"
+        ]
     );
     let number = |key: &str| list[key].as_unsigned_integer();
     assert_eq!(list["Label"].as_string(), Some(LABEL));
@@ -119,7 +122,9 @@ fn the_skeleton_is_a_configuration_that_trusts_nobody() {
 fn an_installation_is_these_steps_in_this_order() {
     let lines = |os, log| -> String {
         let lines = steps(os, log).into_iter();
-        lines.map(|it| format!("{}: {}\n", it.item, it.step.action)).collect()
+        lines
+            .map(|it| format!("{}: {}\n", it.item, it.step.action))
+            .collect()
     };
     insta::assert_snapshot!(format!(
         "{}\n{}\n{}",
@@ -176,7 +181,9 @@ fn with_other(item: &str, found: &str, receipts: &[Receipt]) -> Vec<(String, Sta
     };
     let standings = standings(&wanted, seen, receipts);
     let named = wanted.into_iter().map(|planned| planned.item).zip(standings);
-    named.filter(|(_, standing)| *standing != Standing::Fits).collect()
+    named
+        .filter(|(_, standing)| *standing != Standing::Fits)
+        .collect()
 }
 
 #[test]
@@ -188,7 +195,10 @@ fn a_configuration_that_is_there_is_kept() {
 #[test]
 fn a_unit_that_somebody_changed_is_not_replaced_and_one_of_ours_is_and_is_read_anew() {
     let wanted = steps(Os::Linux, None);
-    let step = wanted.iter().find(|planned| planned.item == "service file").unwrap();
+    let step = wanted
+        .iter()
+        .find(|planned| planned.item == "service file")
+        .unwrap();
     let mut step = step.step.clone();
     if let Action::File { content, .. } = &mut step.action {
         *content = Some("of an earlier version".to_owned());
@@ -203,7 +213,10 @@ fn a_unit_that_somebody_changed_is_not_replaced_and_one_of_ours_is_and_is_read_a
     let ours = with_other("service file", "of an earlier version", &[receipt(State::Done)]);
     let todo = |item: &str| (item.to_owned(), Standing::Todo);
     assert_eq!(ours, [todo("service file"), todo("service")]);
-    for (found, state) in [("changed", State::Done), ("of an earlier version", State::Reverted)] {
+    for (found, state) in [
+        ("changed", State::Done),
+        ("of an earlier version", State::Reverted),
+    ] {
         let found = with_other("service file", found, &[receipt(state)]);
         assert!(matches!(found[..], [(_, Standing::Taken(_))]), "{found:?}");
     }

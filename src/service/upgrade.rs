@@ -80,7 +80,9 @@ pub struct Terms {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Somebody may have changed it on its way.
-    #[error("its SHA-256 is {found}, not {wanted}\nhint: fetch it again, and compare with what its release says")]
+    #[error(
+        "its SHA-256 is {found}, not {wanted}\nhint: fetch it again, and compare with what its release says"
+    )]
     Hash {
         /// What it is.
         found: String,
@@ -88,13 +90,17 @@ pub enum Refusal {
         wanted: String,
     },
     /// It cannot run here.
-    #[error("it is built for another system or processor than the program that is installed\nhint: fetch the one for this host")]
+    #[error(
+        "it is built for another system or processor than the program that is installed\nhint: fetch the one for this host"
+    )]
     Machine,
     /// It is not ephemerd.
     #[error("it does not say which version of ephemerd it is\nhint: is it ephemerd?")]
     Nameless,
     /// It is older.
-    #[error("it is version {new}, older than {old}, which may have written what it cannot read\nhint: --allow-downgrade, if you know that it can")]
+    #[error(
+        "it is version {new}, older than {old}, which may have written what it cannot read\nhint: --allow-downgrade, if you know that it can"
+    )]
     Older {
         /// Its version.
         new: String,
@@ -161,12 +167,13 @@ fn compare(a: &str, b: &str) -> Ordering {
         (numbers, suffix.to_owned())
     };
     let ((a, a_suffix), (b, b_suffix)) = (split(a), split(b));
-    a.cmp(&b).then_with(|| match (a_suffix.is_empty(), b_suffix.is_empty()) {
-        (true, true) => Ordering::Equal,
-        (true, false) => Ordering::Greater,
-        (false, true) => Ordering::Less,
-        (false, false) => by_parts(&a_suffix, &b_suffix),
-    })
+    a.cmp(&b)
+        .then_with(|| match (a_suffix.is_empty(), b_suffix.is_empty()) {
+            (true, true) => Ordering::Equal,
+            (true, false) => Ordering::Greater,
+            (false, true) => Ordering::Less,
+            (false, false) => by_parts(&a_suffix, &b_suffix),
+        })
 }
 
 /// The order of suffixes: part by part, numbers by their value and before words.
@@ -206,7 +213,10 @@ mod tests {
     fn an_older_one_only_where_that_is_said() {
         for version in ["0.1.9", "0.2.0-rc.1"] {
             let new = candidate("bb", version);
-            assert!(matches!(judged(&new, &Terms::default()), Err(Refusal::Older { .. })));
+            assert!(matches!(
+                judged(&new, &Terms::default()),
+                Err(Refusal::Older { .. })
+            ));
             let terms = Terms {
                 allow_downgrade: true,
                 ..Terms::default()
@@ -217,7 +227,10 @@ mod tests {
 
     #[test]
     fn the_same_program_again_is_nothing_to_do() {
-        assert_eq!(judged(&candidate("aa", "0.2.0"), &Terms::default()), Ok(Verdict::Same));
+        assert_eq!(
+            judged(&candidate("aa", "0.2.0"), &Terms::default()),
+            Ok(Verdict::Same)
+        );
     }
 
     #[test]
@@ -261,7 +274,14 @@ mod tests {
 
     #[test]
     fn suffixes_are_in_the_order_of_semver() {
-        let order = ["1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0"];
+        let order = [
+            "1.0.0-alpha",
+            "1.0.0-alpha.1",
+            "1.0.0-alpha.beta",
+            "1.0.0-beta.2",
+            "1.0.0-beta.11",
+            "1.0.0",
+        ];
         for pair in order.windows(2) {
             assert_eq!(compare(pair[0], pair[1]), Ordering::Less, "{pair:?}");
         }

@@ -29,7 +29,11 @@ pub(super) fn status(socket: &Utf8Path) -> anyhow::Result<Option<StatusReport>> 
 ///
 /// # Errors
 /// None has within this time.
-pub(super) fn await_ready(socket: &Utf8Path, version: Option<&str>, within: Duration) -> anyhow::Result<StatusReport> {
+pub(super) fn await_ready(
+    socket: &Utf8Path,
+    version: Option<&str>,
+    within: Duration,
+) -> anyhow::Result<StatusReport> {
     let deadline = Instant::now() + within;
     let mut last = "nobody answers".to_owned();
     while Instant::now() < deadline {
@@ -109,6 +113,11 @@ fn running(status: &StatusReport) -> usize {
         SlotNow::Free | SlotNow::Quarantined { .. } => false,
     };
     let slots = status.slots.iter().filter(|slot| busy(&slot.now)).count();
-    let guests = status.vm.iter().flat_map(|vm| &vm.kinds).map(|kind| kind.running.len()).sum::<usize>();
+    let guests = status
+        .vm
+        .iter()
+        .flat_map(|vm| &vm.kinds)
+        .map(|kind| kind.running.len())
+        .sum::<usize>();
     slots + guests
 }

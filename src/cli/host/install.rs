@@ -193,7 +193,12 @@ pub(super) fn run(
 
 /// Ends receipts of steps that an earlier process began and that need not be taken any more.
 fn settle(receipts: &mut Receipts, steps: &[(Planned, Standing)]) -> anyhow::Result<()> {
-    let open: Vec<_> = receipts.all.iter().filter(|it| it.state == State::Open).cloned().collect();
+    let open: Vec<_> = receipts
+        .all
+        .iter()
+        .filter(|it| it.state == State::Open)
+        .cloned()
+        .collect();
     for receipt in open {
         let todo = of(steps, &Standing::Todo).any(|planned| planned.step == receipt.step);
         if !todo {

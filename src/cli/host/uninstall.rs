@@ -54,25 +54,35 @@ pub(super) fn run(
         require_root("uninstall")?;
     }
     let mut receipts = Receipts::open_file(file)?;
-    let standing: Vec<_> = receipts
+    let mut standing: Vec<_> = receipts
         .all
         .iter()
         .rev()
         .filter(|receipt| receipt.state != State::Reverted)
         .map(|receipt| (receipt.number, undo(receipt)))
         .collect();
-    if !args.dry_run && standing.iter().any(|(_, undo)| matches!(undo, Undo::StopService { .. })) {
+    // Whatever came after its start, an upgrade for example: nothing is taken from under a service that runs.
+    standing.sort_by_key(|(_, undo)| !matches!(undo, Undo::StopService { .. }));
+    if !args.dry_run
+        && standing
+            .iter()
+            .any(|(_, undo)| matches!(undo, Undo::StopService { .. }))
+    {
         drain(&config.control.socket, args.now, args.wait)?;
     }
     let mut all = true;
     let mut rules_gone = false;
+    let mut left: Vec<(Utf8PathBuf, &str)> = vec![];
     for (number, undo) in standing {
         let what = undo_text(&undo);
         if !args.accounts && matches!(undo, Undo::DeleteAccount(_)) {
-            println!("stays     {}, without --accounts", what.replacen("delete ", "", 1));
+            println!(
+                "stays     {}, without --accounts",
+                what.replacen("delete ", "", 1)
+            );
             continue;
         }
-        // The service comes first, having been started last; then nothing needs the rules any more.
+        // Nothing needs the rules any more once the service has ended.
         if !rules_gone && !matches!(undo, Undo::StopService { .. }) {
             all &= remove_rules(args.dry_run, host, config);
             rules_gone = true;
@@ -86,11 +96,22 @@ pub(super) fn run(
                 receipts.end(number, Event::Reverted)?;
                 println!("done      {what}");
             }
-            // What somebody put into our folder, or our file, is theirs; it is named below or here.
-            Err(error) => {
-                all &= matches!(undo, Undo::RemoveFolder(_) | Undo::RemoveFile { .. } | Undo::RemoveProgram { .. });
-                not_done(&what, &error);
-            }
+            // What somebody put into our folder, or our file, is theirs.
+            Err(error) => match undo {
+                Undo::RemoveFolder(path) => left.push((path, "it is not empty")),
+                Undo::RemoveFile { path, .. } => left.push((path, "it is not as it was written by us")),
+                // It is named below if it is there.
+                Undo::RemoveProgram { .. } => {}
+                Undo::Run(_)
+                | Undo::RemoveArchive { .. }
+                | Undo::DeleteAccount(_)
+                | Undo::StopService { .. }
+                | Undo::Restore { .. }
+                | Undo::Impossible(_) => {
+                    all = false;
+                    not_done(&what, &error);
+                }
+            },
         }
     }
     if !args.dry_run {
@@ -103,6 +124,11 @@ pub(super) fn run(
         }
     }
     for (path, what) in remains(host, config, config_file) {
+        if left.iter().all(|(other, _)| *other != path) {
+            left.push((path, what));
+        }
+    }
+    for (path, what) in left.iter().filter(|(path, _)| path.exists()) {
         println!("stays     {path}: {what}");
     }
     if args.accounts && !args.dry_run {
@@ -143,7 +169,10 @@ fn remove_rules(dry_run: bool, host: &Host, config: &Config) -> bool {
 /// What is there still, and is not ours to remove.
 fn remains(host: &Host, config: &Config, config_file: &Utf8Path) -> Vec<(Utf8PathBuf, &'static str)> {
     let places = [
-        (config.host.data_dir.clone(), "every job's record and log, and these receipts"),
+        (
+            config.host.data_dir.clone(),
+            "every job's record and log, and these receipts",
+        ),
         (config_file.to_owned(), "the configuration"),
         (host.service.logs.clone(), "what the daemon said"),
         (host.service.program.clone(), "the program"),

@@ -86,7 +86,10 @@ pub(super) fn run(
     // Also the lock against others who install or upgrade.
     let mut receipts = Receipts::open_file(file)?;
     if let Some(record) = read_record(ground.data_dir)? {
-        eprintln!("an upgrade to {} was interrupted: going back to {} first", record.to, record.from);
+        eprintln!(
+            "an upgrade to {} was interrupted: going back to {} first",
+            record.to, record.from
+        );
         back(&ground, &record, args.ready_within)?;
         let open: Vec<u64> = receipts
             .all
@@ -134,7 +137,10 @@ pub(super) fn run(
         let _ = program::discard(&staged);
     })?;
     if drained.waiting > 0 {
-        eprintln!("{} waiting jobs end with the old daemon: submit them again", drained.waiting);
+        eprintln!(
+            "{} waiting jobs end with the old daemon: submit them again",
+            drained.waiting
+        );
     }
     // The receipt of what uninstall is to remove comes before the program is there.
     let planned = as_step(args, &record, ground.path);

@@ -78,7 +78,9 @@ impl Step {
         let (program, args): (_, Vec<&str>) = match (host.os, self) {
             (Os::Linux, Self::CreateGroup { name, .. }) => (&host.tools.groupdel, vec![name]),
             (Os::Linux, Self::CreateUser { name, .. }) => (&host.tools.userdel, vec![name]),
-            (Os::MacOs, Self::CreateGroup { name, .. }) => (&host.mac.dseditgroup, vec!["-o", "delete", name]),
+            (Os::MacOs, Self::CreateGroup { name, .. }) => {
+                (&host.mac.dseditgroup, vec!["-o", "delete", name])
+            }
             (Os::MacOs, Self::CreateUser { name, .. }) => return mac::delete_user(&host.mac, name),
         };
         CommandSpec::new(program, &args, TOOL_TIMEOUT)

@@ -29,7 +29,9 @@ pub enum KeepError {
         source: io::Error,
     },
     /// The record makes no sense.
-    #[error("the record of an upgrade `{path}` makes no sense: {why}\nhint: was it written by a newer version? Upgrade to that one")]
+    #[error(
+        "the record of an upgrade `{path}` makes no sense: {why}\nhint: was it written by a newer version? Upgrade to that one"
+    )]
     Record {
         /// The file.
         path: Utf8PathBuf,
@@ -102,7 +104,9 @@ pub fn end_record(data_dir: &Utf8Path) -> Result<(), KeepError> {
 }
 
 fn drop_ledger(data_dir: &Utf8Path) -> Result<(), KeepError> {
-    ledger_files(data_dir).iter().try_for_each(|(_, kept)| remove(kept))
+    ledger_files(data_dir)
+        .iter()
+        .try_for_each(|(_, kept)| remove(kept))
 }
 
 fn remove(path: &Utf8Path) -> Result<(), KeepError> {
@@ -138,7 +142,8 @@ fn copy(from: &Utf8Path, to: &Utf8Path) -> Result<(), KeepError> {
 /// # Errors
 /// See [`KeepError`].
 pub fn go_back(data_dir: &Utf8Path, path: &Utf8Path, record: &Record) -> Result<(), KeepError> {
-    let is_old = |path: &Utf8Path| Ok::<_, KeepError>(program::sha256(path)?.as_ref() == Some(&record.from_sha256));
+    let is_old =
+        |path: &Utf8Path| Ok::<_, KeepError>(program::sha256(path)?.as_ref() == Some(&record.from_sha256));
     if !is_old(path)? {
         let kept = program::kept(path);
         if !is_old(&kept)? {
