@@ -15,6 +15,7 @@ pub mod origin;
 pub mod probe;
 pub mod profile;
 pub mod provision;
+pub mod prune;
 pub mod route;
 pub mod run;
 pub mod semantics;
@@ -83,6 +84,8 @@ pub enum Command {
     Github(github::GitHubArgs),
     /// Prepare this host.
     Host(host::HostArgs),
+    /// Remove old logs and what else fills the disk; the daemon does it every day.
+    Prune(prune::PruneArgs),
     /// Check or show the configuration.
     Config(config::ConfigArgs),
     /// The privileged half of the daemon; started by it.
@@ -145,6 +148,7 @@ impl Command {
             Self::Egress(args) => args.only_answers(),
             Self::Provision(args) => args.only_answers(),
             Self::Host(_)
+            | Self::Prune(_)
             | Self::Warden { .. }
             | Self::Attend { .. }
             | Self::Channel { .. }
@@ -200,6 +204,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         Command::Provision(args) => provision::run(args, host, load(path)?, config_file(path)),
         Command::Github(args) => github::run(args, &load(path)?.config),
         Command::Host(args) => host::run(args, host, &load(path)?, &config_file(path)),
+        Command::Prune(args) => prune::run(args, &load(path)?.config),
         Command::Config(args) => config::run(args, path),
         Command::Warden { data_dir } => {
             crate::warden::serve::serve(data_dir, host)?;

@@ -10,6 +10,7 @@ pub mod egress;
 pub mod gate;
 pub mod github;
 pub mod look;
+mod prune;
 pub mod queue;
 pub mod start;
 pub mod vm;

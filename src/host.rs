@@ -15,6 +15,7 @@ pub mod mac;
 pub mod probe;
 pub mod program;
 pub mod provision;
+pub mod prune;
 pub mod runner;
 pub mod secrets;
 pub mod service;

@@ -28,6 +28,7 @@ pub mod job;
 pub mod probe;
 pub mod profile;
 pub mod provision;
+pub mod prune;
 pub mod sandbox;
 pub mod service;
 pub mod slot;

@@ -111,6 +111,8 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     let mut serving = tokio::spawn(async move { serving.serve_github().await });
     let fetching = Arc::clone(&daemon);
     let mut fetching = tokio::spawn(async move { fetching.fetch_images().await });
+    let housekeeping = Arc::clone(&daemon);
+    let mut housekeeping = tokio::spawn(async move { housekeeping.housekeep().await });
     info!(socket = %control.socket, "ready");
     os::service_is_ready();
     // In the loop that everything hangs on: one that does not turn any more is noticed.
@@ -130,6 +132,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
             ended = &mut rechecking => anyhow::bail!("the host is no longer looked at: {ended:?}"),
             ended = &mut serving => anyhow::bail!("GitHub is no longer asked: {ended:?}"),
             ended = &mut fetching => anyhow::bail!("images of guests are no longer fetched: {ended:?}"),
+            ended = &mut housekeeping => anyhow::bail!("nothing is pruned any more: {ended:?}"),
             ended = &mut keeping => anyhow::bail!("the egress filter is no longer watched: {ended:?}"),
             () = next(&mut beat) => os::service_lives(),
             _ = terminate.recv() => break,
@@ -147,6 +150,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     }
     rechecking.abort();
     fetching.abort();
+    housekeeping.abort();
     serving.abort();
     daemon.leave_github().await;
     // To the last job's end; the rules stay.

@@ -15,6 +15,7 @@ use super::{
     RepoConfig, Serves, Webhook,
 };
 use crate::egress::Destination;
+use crate::prune;
 use crate::trust::{Conditions, DefaultRoute, Route, TrustConfig, TrustRule};
 
 /// One key of the resolved configuration.
@@ -47,6 +48,7 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
         vm,
         control,
         log,
+        prune: limits,
     } = &loaded.config;
     let mut rows = Rows {
         loaded,
@@ -80,6 +82,20 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
     let Log { format, level } = log;
     rows.add(&["log", "format"], word(format));
     rows.add(&["log", "level"], word(level));
+    let prune::Limits {
+        logs_max_age,
+        logs_max_byte,
+        kept_max_age,
+        kept_max_byte,
+        jobs,
+        min_free_byte,
+    } = limits;
+    rows.add(&["prune", "logs_max_age"], quote(&show_duration(*logs_max_age)));
+    rows.add(&["prune", "logs_max_size"], quote(&show_size(*logs_max_byte)));
+    rows.add(&["prune", "kept_max_age"], quote(&show_duration(*kept_max_age)));
+    rows.add(&["prune", "kept_max_size"], quote(&show_size(*kept_max_byte)));
+    rows.add(&["prune", "jobs"], jobs.to_string());
+    rows.add(&["prune", "min_free"], quote(&show_size(*min_free_byte)));
     rows.rows
 }
 
@@ -482,6 +498,12 @@ env = { A = "1" }
         control.admin_group = "_ephemerd-admin"  # default
         log.format = "text"  # default
         log.level = "info"  # default
+        prune.logs_max_age = "30d"  # default
+        prune.logs_max_size = "4GiB"  # default
+        prune.kept_max_age = "14d"  # default
+        prune.kept_max_size = "20GiB"  # default
+        prune.jobs = 20000  # default
+        prune.min_free = "10GiB"  # default
         "#);
     }
 

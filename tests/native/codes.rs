@@ -164,6 +164,12 @@ fn about_provision(seen: &mut Seen, site: &Site) {
     configure(unclear);
     seen.ended(check, "3", &site.run(&["provision", "--plan"]));
     seen.ended(enable, "3", &site.run(&["host", "enable"]));
+    // There is no ledger yet; then there is one that is none.
+    seen.ended("`prune`", "0", &site.run(&["prune"]));
+    let ledger = site.data_dir.join("state/ledger.db");
+    fs::write(&ledger, "no database at all, and long enough to be read as one").unwrap();
+    seen.ended("`prune`", "1", &site.run(&["prune"]));
+    fs::remove_file(&ledger).unwrap();
     // Nothing was installed here.
     seen.ended("`host uninstall`", "0", &site.run(&["host", "uninstall"]));
     configure(&wanted);

@@ -25,6 +25,7 @@ mod jobs;
 mod kernels;
 mod load;
 mod provision;
+mod prune;
 mod recovery;
 mod suite;
 mod unprivileged;

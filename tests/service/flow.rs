@@ -93,6 +93,7 @@ fn heavy_under_systemd_it_is_installed_upgraded_goes_back_and_is_gone() {
     let before = paths(&machine);
     installs(&machine);
     takes_a_changed_configuration_and_runs_jobs(&machine);
+    its_log_is_rotated(&machine);
     a_hanging_daemon_is_started_anew(&machine);
     upgrades_when_jobs_have_ended(&machine);
     refuses_an_older_program(&machine);
@@ -151,6 +152,21 @@ fn takes_a_changed_configuration_and_runs_jobs(machine: &Machine) {
     assert_eq!(
         fs::read_to_string(machine.path("/etc/ephemerd/ephemerd.toml")).unwrap(),
         CONFIG
+    );
+}
+
+/// By logrotate itself, which nobody tells the daemon of.
+fn its_log_is_rotated(machine: &Machine) {
+    const LOG: &str = "/var/log/ephemerd/ephemerd.log";
+    assert!(fs::read_to_string(machine.path(LOG)).unwrap().contains("ready"));
+    machine.ends(0, &["logrotate", "--force", "/etc/logrotate.d/ephemerd"]);
+    assert!(!machine.path(LOG).exists() && machine.path(&format!("{LOG}.1")).exists());
+    machine.ends(0, &["systemctl", "restart", "ephemerd"]);
+    // The old daemon's last words are in the new file.
+    assert!(
+        fs::read_to_string(machine.path(LOG))
+            .unwrap()
+            .contains("stopping")
     );
 }
 
@@ -297,6 +313,7 @@ fn uninstalls(machine: &Machine, before: &BTreeSet<String>) {
         "{said}"
     );
     let systems = [
+        "/var/lib/logrotate",
         "/run/systemd",
         "/var/lib/systemd",
         "/run/log",
