@@ -53,9 +53,12 @@ pub struct Pruned {
 /// What the system says.
 pub fn free_byte(path: &Utf8Path) -> io::Result<u64> {
     let found = statvfs(path.as_std_path())?;
-    // Their widths differ between systems.
-    let count = u64::from(found.blocks_available());
-    Ok(count.saturating_mul(found.fragment_size()))
+    Ok(wide(found.blocks_available()).saturating_mul(wide(found.fragment_size())))
+}
+
+/// A number of statvfs(3), whose width differs between systems.
+fn wide(number: impl Into<u64>) -> u64 {
+    number.into()
 }
 
 /// Removes what the limits say, or only says what that is. The ledger tells which jobs have not ended: what is listed

@@ -94,7 +94,7 @@ fn write(value: &Value, depth: usize, out: &mut String) {
         Value::Map(entries) => {
             line("<dict>".to_owned());
             for (key, value) in entries {
-                out.push_str(&format!("{indent}\t<key>{key}</key>\n"));
+                out.extend([indent.as_str(), "\t<key>", key, "</key>\n"]);
                 write(value, depth + 1, out);
             }
             out.push_str(&indent);

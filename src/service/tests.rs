@@ -136,7 +136,7 @@ fn an_installation_is_these_steps_in_this_order() {
 
 #[test]
 fn the_commands_of_both_service_managers() {
-    let mut lines = String::new();
+    let mut lines = vec![];
     for (os, manager) in [(Os::Linux, Manager::Systemd), (Os::MacOs, Manager::Launchd)] {
         let host = host(os);
         let file = manager.file(&host);
@@ -148,11 +148,11 @@ fn the_commands_of_both_service_managers() {
             ("is up", manager.is_up(&host)),
         ] {
             for command in commands {
-                lines += &format!("{what}: {command}\n");
+                lines.push(format!("{what}: {command}"));
             }
         }
     }
-    insta::assert_snapshot!(lines);
+    insta::assert_snapshot!(lines.join("\n"));
 }
 
 fn standings(wanted: &[Planned], seen: impl Fn(&Planned) -> Seen, receipts: &[Receipt]) -> Vec<Standing> {
