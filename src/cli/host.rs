@@ -96,6 +96,8 @@ pub fn run(
     loaded: &Loaded,
     config_file: &Utf8Path,
 ) -> anyhow::Result<ExitCode> {
+    // What is written into a unit, and asked of another program, must lead to the same file from everywhere.
+    let config_file = &camino::absolute_utf8(config_file)?;
     match &args.command {
         HostCommand::Setup(args) => {
             setup_accounts(args, &loaded.config, host, &mut io::stdout())?;

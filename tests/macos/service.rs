@@ -76,7 +76,13 @@ fn it_is_installed_upgraded_goes_back_and_is_gone() {
     assert!(mac.state("records")["Users"]["_ephemerd1"].is_object());
     let log = fs::read_to_string(mac.top.join("log/ephemerd.log")).unwrap();
     assert!(log.contains("ready"), "{log}");
-    let again = site.ends(0, &["host", "install"]);
+    // By another name of the same configuration, from another place.
+    let again = mac
+        .command("ephemerd")
+        .current_dir(&mac.top)
+        .args(["--config", "ephemerd.toml", "host", "install"])
+        .output();
+    let again = String::from_utf8(again.unwrap().stderr).unwrap();
     assert!(again.contains("nothing was to be done"), "{again}");
 
     // The same program with another hash: what is behind the end of a program is nothing to its loader.
@@ -151,6 +157,11 @@ fn an_installation_that_failed_halfway_goes_on_there_or_is_taken_back() {
 
     mac.fail("launchctl", "bootstrap", 1000, &how);
     site.ends(1, &["host", "install"]);
+    let planned = site.ends(0, &["host", "uninstall", "--dry-run"]);
+    assert!(
+        planned.contains("would") && mac.host.service.program.exists(),
+        "{planned}"
+    );
     let gone = site.ends(0, &["host", "uninstall"]);
     assert!(gone.contains("without --accounts"), "{gone}");
     assert!(!mac.host.service.program.exists());
