@@ -185,3 +185,58 @@ fn without_a_service_manager_nothing_is_done_and_it_says_what_to_do() {
     );
     assert!(!site.0.top.join("data").exists());
 }
+
+/// Whatever a step did is on disk, and that it was done is not.
+#[test]
+fn a_step_whose_end_was_not_written_down_is_found_and_can_still_be_taken_back() {
+    let site = Site::new();
+    site.ends(0, &["host", "install"]);
+    let file = site.0.top.join("data/state/install.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    let last = text.trim_end().rfind('\n').unwrap();
+    // A line that was not finished, too.
+    fs::write(&file, &text[..last + 10]).unwrap();
+    let again = site.ends(0, &["host", "install"]);
+    assert!(again.contains("nothing was to be done"), "{again}");
+    assert!(fs::read_to_string(&file).unwrap().contains("found"));
+    site.ends(0, &["host", "uninstall"]);
+    assert_eq!(site.0.state("services"), serde_json::json!({}));
+}
+
+#[test]
+fn an_upgrade_that_was_killed_is_taken_back_by_the_next_which_then_goes_on() {
+    let site = Site::new();
+    let mac = &site.0;
+    site.ends(0, &["host", "install"]);
+    let program = &mac.host.service.program;
+    let first = fs::read(program).unwrap();
+    let broken = crate::stand::examples().join("service-broken");
+    let mut upgrade = mac
+        .program(&["host", "upgrade", "--ready-within", "1h", broken.as_str()])
+        .spawn()
+        .unwrap();
+    let broken = fs::read(broken).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while fs::read(program).unwrap() != broken || mac.state("services") == serde_json::json!({}) {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the program is not replaced"
+        );
+        std::thread::yield_now();
+    }
+    upgrade.kill().unwrap();
+    upgrade.wait().unwrap();
+    assert!(mac.top.join("data/state/upgrade.json").exists());
+
+    let newer = mac.top.join("newer");
+    fs::write(&newer, [first, b"newer".to_vec()].concat()).unwrap();
+    let said = site.ends(0, &["host", "upgrade", newer.as_str()]);
+    assert!(
+        said.contains("was interrupted: going back to") && said.contains("upgraded from"),
+        "{said}"
+    );
+    assert_eq!(fs::read(program).unwrap(), fs::read(&newer).unwrap());
+    assert!(!mac.top.join("data/state/upgrade.json").exists());
+    site.ends(0, &["host", "uninstall", "--accounts"]);
+    assert!(!program.exists());
+}
