@@ -1,6 +1,7 @@
 //! The resolved configuration as rows of key, value and origin. The text form is itself a configuration
 //! file: reading it gives the same configuration.
 
+mod prune;
 mod vm;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,6 @@ use super::{
     RepoConfig, Serves, Webhook,
 };
 use crate::egress::Destination;
-use crate::prune;
 use crate::trust::{Conditions, DefaultRoute, Route, TrustConfig, TrustRule};
 
 /// One key of the resolved configuration.
@@ -82,20 +82,7 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
     let Log { format, level } = log;
     rows.add(&["log", "format"], word(format));
     rows.add(&["log", "level"], word(level));
-    let prune::Limits {
-        logs_max_age,
-        logs_max_byte,
-        kept_max_age,
-        kept_max_byte,
-        jobs,
-        min_free_byte,
-    } = limits;
-    rows.add(&["prune", "logs_max_age"], quote(&show_duration(*logs_max_age)));
-    rows.add(&["prune", "logs_max_size"], quote(&show_size(*logs_max_byte)));
-    rows.add(&["prune", "kept_max_age"], quote(&show_duration(*kept_max_age)));
-    rows.add(&["prune", "kept_max_size"], quote(&show_size(*kept_max_byte)));
-    rows.add(&["prune", "jobs"], jobs.to_string());
-    rows.add(&["prune", "min_free"], quote(&show_size(*min_free_byte)));
+    prune::rows_of(&mut rows, limits);
     rows.rows
 }
 

@@ -6,11 +6,12 @@
 //!  Observed┘    └──► every difference of an account that exists but does not fit; never changed by us
 //! ```
 //!
-//! Accounts are created once and never deleted: a uid that is given out again would own what is left of
-//! the former. On Linux only the local files are read (passwd(5), group(5), shadow(5)): an account that exists
+//! Accounts are created once and deleted only when an installation is taken back and its owner says so: a uid that is
+//! given out again would own what is left of the former. On Linux only the local files are read (passwd(5), group(5), shadow(5)): an account that exists
 //! solely in LDAP or another name service is taken as missing, and useradd(8) then refuses to create it again. On
 //! macOS the local directory services are asked, and ids are chosen here, since nothing there chooses them.
 
+mod delete;
 pub(crate) mod fit;
 pub(crate) mod mac;
 mod observed;
@@ -22,6 +23,7 @@ use std::io;
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
+pub(crate) use delete::delete;
 pub use fit::Difference;
 use mac::Directory;
 pub use observed::{Group, Home, Observed, Partial, User};
@@ -351,37 +353,6 @@ pub fn setup(
     } else {
         Err(AccountsError::Ineffective(names(&left)))
     }
-}
-
-/// Deletes what a step created, unless it is gone already.
-///
-/// # Errors
-/// It cannot be looked for, or the tool fails.
-pub(crate) fn delete(host: &Host, step: &Step) -> Result<(), AccountsError> {
-    let (name, is_group) = match step {
-        Step::CreateGroup { name, .. } => (name, true),
-        Step::CreateUser { name, .. } => (name, false),
-    };
-    let observed = Observed::read(host, &BTreeSet::from([name.clone()]))?;
-    let is_there = if is_group {
-        observed.groups.iter().any(|group| group.name == *name)
-    } else {
-        observed.users.iter().any(|user| user.name == *name)
-    };
-    if !is_there {
-        return Ok(());
-    }
-    let command = step.deletion(host);
-    let done = match host.os {
-        Os::Linux => run(&command),
-        Os::MacOs => Directory::of(host).ask(&command),
-    };
-    done.and_then(|output| output.require_success(&command))
-        .map(drop)
-        .map_err(|source| AccountsError::Delete {
-            step: step.to_string(),
-            source,
-        })
 }
 
 /// Takes one step.
