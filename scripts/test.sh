@@ -57,6 +57,9 @@ tools() {
     need git=git make=make cc=gcc /usr/include/stdio.h=libc6-dev /usr/bin/python3=python3 bwrap=bubblewrap \
         shellcheck=shellcheck /usr/sbin/useradd=passwd /usr/sbin/nft=nftables /usr/sbin/ip=iproute2 \
         /usr/bin/nsenter=util-linux
+    # The service under a systemd that is booted for the test.
+    need /lib/systemd/systemd=systemd /usr/bin/systemd-analyze=systemd /usr/sbin/logrotate=logrotate \
+        /usr/bin/dbus-daemon=dbus
     # Guests that are real: containers of busybox, and a machine.
     need /usr/bin/runc=runc /bin/busybox=busybox-static
     # Its kernel has the Landlock that the sandbox needs, so that there can be jobs in it.

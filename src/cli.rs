@@ -16,6 +16,7 @@ pub mod origin;
 pub mod probe;
 pub mod profile;
 pub mod provision;
+pub mod prune;
 pub mod route;
 pub mod run;
 pub mod semantics;
@@ -29,6 +30,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
+use self::host::install::NoManager;
 use crate::config::ConfigError;
 use crate::control::client::ControlError;
 use crate::daemon::start::StartError;
@@ -52,7 +54,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon.
-    Run,
+    Run(run::RunArgs),
     /// Run one command in a fenced slot, without a daemon.
     Exec(exec::ExecArgs),
     /// Hand a job to the daemon.
@@ -85,6 +87,8 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Prepare this host.
     Host(host::HostArgs),
+    /// Remove old logs and what else fills the disk; the daemon does it every day.
+    Prune(prune::PruneArgs),
     /// Check or show the configuration.
     Config(config::ConfigArgs),
     /// The privileged half of the daemon; started by it.
@@ -137,14 +141,18 @@ impl Command {
             | Self::Route(_)
             | Self::Github(_)
             | Self::Config(_) => true,
-            Self::Run | Self::Exec(_) | Self::Submit(_) | Self::Cancel(_) | Self::Drain | Self::Resume(_) => {
-                false
-            }
+            Self::Run(_)
+            | Self::Exec(_)
+            | Self::Submit(_)
+            | Self::Cancel(_)
+            | Self::Drain
+            | Self::Resume(_) => false,
             Self::Profile(args) => args.only_answers(),
             Self::Egress(args) => args.only_answers(),
             Self::Provision(args) => args.only_answers(),
             Self::Host(_)
             | Self::Doctor(_)
+            | Self::Prune(_)
             | Self::Warden { .. }
             | Self::Attend { .. }
             | Self::Channel { .. }
@@ -182,7 +190,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
     let config_file = |path| config_file(path, host);
     let socket = || Ok::<_, anyhow::Error>(load(path)?.config.control.socket);
     match &cli.command {
-        Command::Run => run::run(host, load(path)?, config_file(path)),
+        Command::Run(args) => run::run(args, host, load(path)?, config_file(path)),
         Command::Exec(args) => exec::run(args, host, load(path)?, config_file(path)),
         Command::Submit(args) => submit::run(args, &socket()?),
         Command::Jobs(args) => jobs::jobs(args, &load(path)?.config, (host, config_file(path))),
@@ -201,6 +209,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         Command::Github(args) => github::run(args, &load(path)?.config),
         Command::Doctor(args) => doctor::run(args, host, load(path), &config_file(path)),
         Command::Host(args) => host::run(args, host, &load(path)?, &config_file(path)),
+        Command::Prune(args) => prune::run(args, &load(path)?.config),
         Command::Config(args) => config::run(args, path),
         Command::Warden { data_dir } => {
             crate::warden::serve::serve(data_dir, host)?;
@@ -250,7 +259,7 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
         matches!(
             cause.downcast_ref(),
             Some(StartError::Axes { .. } | StartError::Egress(_))
-        )
+        ) || cause.downcast_ref::<NoManager>().is_some()
     }) || matches!(command, Command::Egress(_))
     {
         3

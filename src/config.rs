@@ -60,6 +60,8 @@ pub struct Config {
     pub control: Control,
     /// `[log]`
     pub log: Log,
+    /// `[prune]`
+    pub prune: crate::prune::Limits,
 }
 
 /// `[host]`: where daemon state lives and who it runs as.

@@ -12,6 +12,7 @@ pub mod gate;
 pub mod github;
 pub mod listen;
 pub mod look;
+mod prune;
 pub mod queue;
 pub mod start;
 pub mod vm;

@@ -95,7 +95,7 @@ pub fn room(free: Free, floors: Floors) -> Finding {
     };
     if let Some(why) = pressure::why_full(free, floors) {
         Finding::of_error(Level::Fail, "room", &why)
-            .hint("`ephemerd prune` and `docker system prune` are where to begin; `du` tells the rest")
+            .hint("`ephemerd prune` removes old logs and kept workspaces; `du` tells the rest")
     } else if pressure::why_full(free, twice).is_some() {
         let found = format!("{found}, and no job starts below half of one of them");
         Finding::new(Level::Warn, "room", found)

@@ -11,11 +11,15 @@ pub mod command;
 pub mod egress;
 pub mod entrance;
 pub mod files;
+pub mod logfile;
 pub mod mac;
 pub mod probe;
+pub mod program;
 pub mod provision;
+pub mod prune;
 pub mod runner;
 pub mod secrets;
+pub mod service;
 
 #[cfg(target_os = "linux")]
 #[path = "host/linux.rs"]
@@ -142,10 +146,30 @@ pub struct Host {
     pub runner_places: Utf8PathBuf,
     /// How long to wait before a tool that was refused for no lasting reason is asked again.
     pub retry_pause: Duration,
+    /// Where the service and what belongs to it is installed.
+    pub service: ServicePlaces,
     /// The tools of Linux.
     pub tools: Tools,
     /// The tools of macOS.
     pub mac: MacTools,
+}
+
+/// Where the service and what belongs to it is installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServicePlaces {
+    /// The program.
+    pub program: Utf8PathBuf,
+    /// Folder of its logs, where it logs to a file.
+    pub logs: Utf8PathBuf,
+    /// Folder of units that the administrator installs, systemd.unit(5).
+    pub units: Utf8PathBuf,
+    /// Folder of what logrotate(8) rotates.
+    pub logrotate: Utf8PathBuf,
+    /// Folder of property lists of daemons, launchd.plist(5).
+    pub daemons: Utf8PathBuf,
+    /// Folder of what newsyslog(8) rotates.
+    pub newsyslog: Utf8PathBuf,
 }
 
 /// Absolute paths of the tools of Linux.
@@ -166,6 +190,8 @@ pub struct Tools {
     pub dpkg_query: Utf8PathBuf,
     /// ip(8), of iproute2
     pub ip: Utf8PathBuf,
+    /// logrotate(8), which need not be there
+    pub logrotate: Utf8PathBuf,
     /// nft(8)
     pub nft: Utf8PathBuf,
     /// rpm(8)
@@ -287,6 +313,17 @@ impl Host {
             prefixes: homebrew::PREFIXES.into(),
             runner_places: RUNNER_PLACES.into(),
             retry_pause: Duration::from_millis(500),
+            service: ServicePlaces {
+                program: "/usr/local/bin/ephemerd".into(),
+                logs: match Os::host() {
+                    Os::MacOs => "/private/var/log/ephemerd".into(),
+                    Os::Linux => "/var/log/ephemerd".into(),
+                },
+                units: "/etc/systemd/system".into(),
+                logrotate: "/etc/logrotate.d".into(),
+                daemons: "/Library/LaunchDaemons".into(),
+                newsyslog: "/private/etc/newsyslog.d".into(),
+            },
             tools: Tools {
                 apt_get: "/usr/bin/apt-get".into(),
                 apt_mark: "/usr/bin/apt-mark".into(),
@@ -295,6 +332,7 @@ impl Host {
                 dpkg: "/usr/bin/dpkg".into(),
                 dpkg_query: "/usr/bin/dpkg-query".into(),
                 ip: "/usr/sbin/ip".into(),
+                logrotate: "/usr/sbin/logrotate".into(),
                 nft: "/usr/sbin/nft".into(),
                 rpm: "/usr/bin/rpm".into(),
                 systemctl: "/usr/bin/systemctl".into(),

@@ -15,7 +15,7 @@ use crate::daemon::start::{slots, survey};
 use crate::doctor::{self, DaemonSeen, Ran, Section};
 use crate::finding::{Finding, Level, code};
 use crate::host::command::{self, CommandSpec};
-use crate::host::{Host, os};
+use crate::host::{Host, os, service};
 use crate::job::JobId;
 use crate::job::ledger::Ledger;
 use crate::slot::Slot;
@@ -122,7 +122,9 @@ fn look(
         Ok((other, _)) => DaemonSeen::Silent(format!("answers what was not asked: {other:?}")),
         Err(error) => DaemonSeen::Silent(crate::chain(&error)),
     };
-    add("daemon", doctor::daemon(&seen, env!("CARGO_PKG_VERSION")));
+    let mut daemon = doctor::daemon(&seen, env!("CARGO_PKG_VERSION"));
+    daemon.extend(service(host));
+    add("daemon", daemon);
     let status = match &seen {
         DaemonSeen::Answers(status) => Some(&**status),
         DaemonSeen::Silent(_) => None,
@@ -189,6 +191,17 @@ fn system(host: &Host) -> Vec<Finding> {
     }
     found.extend(doctor::clock(os::is_clock_set()));
     found
+}
+
+/// Whether whoever supervises services here runs the daemon, where somebody does.
+fn service(host: &Host) -> Option<Finding> {
+    let manager = service::manager(host)?;
+    Some(match service::is_up(host, manager) {
+        Ok(true) => Finding::new(Level::Ok, "service", "runs"),
+        Ok(false) => Finding::new(Level::Warn, "service", "does not run, so that nobody starts the daemon again")
+            .hint("`ephemerd host install` sees to it"),
+        Err(error) => Finding::of_error(Level::Unknown, "service", &crate::chain(&error)),
+    })
 }
 
 /// What the daemon keeps, and what jobs left.

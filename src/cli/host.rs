@@ -1,5 +1,10 @@
 //! `ephemerd host`: what this host needs before it can run jobs.
 
+mod daemon;
+pub mod install;
+mod uninstall;
+mod upgrade;
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -37,6 +42,12 @@ pub enum HostCommand {
     Enable(EnableArgs),
     /// Let no more jobs run on this host; those that run go on
     Disable,
+    /// Install this program as a service that starts at every boot, with all that it needs, and start it (needs root)
+    Install(install::InstallArgs),
+    /// Replace the installed program by another one; where that does not become ready, go back (needs root)
+    Upgrade(upgrade::UpgradeArgs),
+    /// Stop the service, take back what `install` did, and name what stays (needs root)
+    Uninstall(uninstall::UninstallArgs),
 }
 
 /// `ephemerd host enable`
@@ -85,12 +96,17 @@ pub fn run(
     loaded: &Loaded,
     config_file: &Utf8Path,
 ) -> anyhow::Result<ExitCode> {
+    // What is written into a unit, and asked of another program, must lead to the same file from everywhere.
+    let config_file = &camino::absolute_utf8(config_file)?;
     match &args.command {
         HostCommand::Setup(args) => {
             setup_accounts(args, &loaded.config, host, &mut io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         HostCommand::Enable(args) => enable(args, host, &loaded.config, config_file),
+        HostCommand::Install(args) => install::run(args, host, loaded, config_file),
+        HostCommand::Upgrade(args) => upgrade::run(args, host, loaded, config_file),
+        HostCommand::Uninstall(args) => uninstall::run(args, host, loaded, config_file),
         HostCommand::Disable => {
             match std::fs::remove_file(record_file(&loaded.config.host.data_dir)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),

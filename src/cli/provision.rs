@@ -6,6 +6,7 @@ mod format;
 mod other;
 mod scan;
 
+pub(crate) use apply::undo_text;
 pub(crate) use check::look_at;
 pub(crate) use format::rendered;
 
@@ -116,7 +117,7 @@ pub fn run(
         Some(ProvisionCommand::Scan(args)) => scan::run(args, host, &loaded.config),
         Some(ProvisionCommand::Capture(args)) => other::capture(args, host, &loaded.config),
         Some(ProvisionCommand::Export(args)) => other::export(args, host, &loaded.config),
-        Some(ProvisionCommand::Revert(args)) => apply::run_revert(args, &loaded),
+        Some(ProvisionCommand::Revert(args)) => apply::run_revert(args, host, &loaded),
         None => {
             let subject = apply::subject(&args.check, host, &loaded, &config_file)?;
             match &args.check {

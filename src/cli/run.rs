@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use camino::Utf8PathBuf;
+use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{Listen, Loaded, Log, LogFormat};
 use crate::control::server;
@@ -18,15 +20,35 @@ use crate::daemon::github::Source;
 use crate::daemon::listen::Listener;
 use crate::daemon::start::{Claim, Started, start};
 use crate::daemon::vm::Guests;
-use crate::host::Host;
+use crate::host::logfile::LogFile;
+use crate::host::{Host, os};
 use crate::vm::plan::Plan;
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Log to this file instead of standard error; whoever rotates it needs to tell nobody
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<Utf8PathBuf>,
+}
 
 /// Runs the daemon until it is told to stop by `SIGTERM` or `SIGINT`.
 ///
 /// # Errors
 /// The daemon cannot start; then nothing is left behind.
-pub fn run(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
-    log_to_stderr(&loaded.config.log);
+pub fn run(
+    args: &RunArgs,
+    host: &Host,
+    loaded: Loaded,
+    config_file: Utf8PathBuf,
+) -> anyhow::Result<ExitCode> {
+    match &args.log_file {
+        None => log_to_stderr(&loaded.config.log),
+        Some(path) => {
+            let file = LogFile::open(path).with_context(|| format!("could not open the log `{path}`"))?;
+            log_to(&loaded.config.log, false, file);
+        }
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -103,7 +125,12 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     let mut looking = tokio::spawn(async move { looking.watch_floors().await });
     let fetching = Arc::clone(&daemon);
     let mut fetching = tokio::spawn(async move { fetching.fetch_images().await });
+    let housekeeping = Arc::clone(&daemon);
+    let mut housekeeping = tokio::spawn(async move { housekeeping.housekeep().await });
     info!(socket = %control.socket, "ready");
+    os::service_is_ready();
+    // In the loop that everything hangs on: one that does not turn any more is noticed.
+    let mut beat = os::watchdog().map(tokio::time::interval);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -121,12 +148,15 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
             ended = &mut looking => anyhow::bail!("nobody looks any more whether there is room: {ended:?}"),
             ended = &mut fetching => anyhow::bail!("images of guests are no longer fetched: {ended:?}"),
             ended = &mut showing => anyhow::bail!("the status page is no longer served: {ended:?}"),
+            ended = &mut housekeeping => anyhow::bail!("nothing is pruned any more: {ended:?}"),
             ended = &mut keeping => anyhow::bail!("the egress filter is no longer watched: {ended:?}"),
+            () = next(&mut beat) => os::service_lives(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
     info!("stopping");
+    os::service_stops();
     drop(listener);
     let _ = std::fs::remove_file(&control.socket);
     if let Some(Listen::Unix(path)) = &control.listen {
@@ -141,6 +171,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     fetching.abort();
     looking.abort();
     showing.abort();
+    housekeeping.abort();
     serving.abort();
     daemon.leave_github().await;
     // To the last job's end; the rules stay.
@@ -157,13 +188,29 @@ async fn listen_for_page(listen: &Listen, admin_group: &str) -> anyhow::Result<(
     Ok((listener, place))
 }
 
+/// The next beat; never, where nobody waits for one.
+async fn next(beat: &mut Option<tokio::time::Interval>) {
+    match beat {
+        Some(beat) => drop(beat.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// Sends the log to standard error as `[log]` says.
 fn log_to_stderr(log: &Log) {
+    log_to(log, std::io::stderr().is_terminal(), std::io::stderr);
+}
+
+/// Sends the log somewhere as `[log]` says, in colours where somebody looks.
+fn log_to<W>(log: &Log, colours: bool, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let level = format!("{:?}", log.level).to_lowercase();
     let logger = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(level))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_ansi(colours)
+        .with_writer(writer);
     match log.format {
         LogFormat::Text => logger.init(),
         LogFormat::Json => logger.json().init(),

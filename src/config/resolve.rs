@@ -16,6 +16,7 @@ use super::grants::{self, Grant};
 use super::problem::Problem;
 use super::raw::RawFile;
 use super::{Accounts, Config, Control, Egress, Floors, GitHub, HostConfig, Limits, Listen, Log, Native};
+use crate::prune;
 use crate::sandbox::Axis;
 use reader::Reader;
 
@@ -54,6 +55,7 @@ fn config(r: &mut Reader) -> Option<Config> {
     }
     let format = r.must(&["log", "format"], values::choice);
     let level = r.must(&["log", "level"], values::choice);
+    let prune = prune_limits(r);
     Some(Config {
         host: host?,
         native: native?,
@@ -67,6 +69,24 @@ fn config(r: &mut Reader) -> Option<Config> {
             format: format?,
             level: level?,
         },
+        prune: prune?,
+    })
+}
+
+fn prune_limits(r: &mut Reader) -> Option<prune::Limits> {
+    let logs_max_age = r.must(&["prune", "logs_max_age"], values::duration);
+    let logs_max_byte = r.must(&["prune", "logs_max_size"], values::size);
+    let kept_max_age = r.must(&["prune", "kept_max_age"], values::duration);
+    let kept_max_byte = r.must(&["prune", "kept_max_size"], values::size);
+    let jobs = r.must(&["prune", "jobs"], values::number);
+    let min_free_byte = r.must(&["prune", "min_free"], values::size);
+    Some(prune::Limits {
+        logs_max_age: logs_max_age?,
+        logs_max_byte: logs_max_byte?,
+        kept_max_age: kept_max_age?,
+        kept_max_byte: kept_max_byte?,
+        jobs: jobs?,
+        min_free_byte: min_free_byte?,
     })
 }
 

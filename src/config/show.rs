@@ -2,6 +2,7 @@
 //! file: reading it gives the same configuration.
 
 mod control;
+mod prune;
 mod vm;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,7 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
         vm,
         control,
         log,
+        prune: limits,
     } = &loaded.config;
     let mut rows = Rows {
         loaded,
@@ -85,6 +87,7 @@ pub fn rows(loaded: &Loaded) -> Vec<Row> {
     let Log { format, level } = log;
     rows.add(&["log", "format"], word(format));
     rows.add(&["log", "level"], word(level));
+    prune::rows_of(&mut rows, limits);
     rows.rows
 }
 
@@ -495,6 +498,12 @@ env = { A = "1" }
         control.admin_group = "_ephemerd-admin"  # default
         log.format = "text"  # default
         log.level = "info"  # default
+        prune.logs_max_age = "30d"  # default
+        prune.logs_max_size = "4GiB"  # default
+        prune.kept_max_age = "14d"  # default
+        prune.kept_max_size = "20GiB"  # default
+        prune.jobs = 20000  # default
+        prune.min_free = "10GiB"  # default
         "#);
     }
 

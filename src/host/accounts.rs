@@ -6,11 +6,12 @@
 //!  Observed┘    └──► every difference of an account that exists but does not fit; never changed by us
 //! ```
 //!
-//! Accounts are created once and never deleted: a uid that is given out again would own what is left of
-//! the former. On Linux only the local files are read (passwd(5), group(5), shadow(5)): an account that exists
+//! Accounts are created once and deleted only when an installation is taken back and its owner says so: a uid that is
+//! given out again would own what is left of the former. On Linux only the local files are read (passwd(5), group(5), shadow(5)): an account that exists
 //! solely in LDAP or another name service is taken as missing, and useradd(8) then refuses to create it again. On
 //! macOS the local directory services are asked, and ids are chosen here, since nothing there chooses them.
 
+mod delete;
 pub(crate) mod fit;
 pub(crate) mod mac;
 mod observed;
@@ -22,6 +23,7 @@ use std::io;
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
+pub(crate) use delete::delete;
 pub use fit::Difference;
 use mac::Directory;
 pub use observed::{Group, Home, Observed, Partial, User};
@@ -105,6 +107,14 @@ pub enum AccountsError {
     )]
     Step {
         /// What was to be created.
+        step: String,
+        /// What the tool said.
+        source: CommandError,
+    },
+    /// A tool failed.
+    #[error("could not delete {step}\nhint: end what runs as it, and try again")]
+    Delete {
+        /// What was to be deleted.
         step: String,
         /// What the tool said.
         source: CommandError,
@@ -345,7 +355,11 @@ pub fn setup(
     }
 }
 
-fn take(host: &Host, step: &Step) -> Result<(), AccountsError> {
+/// Takes one step.
+///
+/// # Errors
+/// A tool fails.
+pub(crate) fn take(host: &Host, step: &Step) -> Result<(), AccountsError> {
     for command in step.commands(host) {
         let done = match host.os {
             Os::Linux => run(&command),

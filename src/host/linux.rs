@@ -67,8 +67,11 @@ pub(super) fn clone_file(
 
 #[path = "linux/processes.rs"]
 mod processes;
+#[path = "linux/service.rs"]
+mod service;
 
 pub(crate) use processes::*;
+pub(crate) use service::*;
 
 /// What opening a file fails with when the sandbox forbids it: Landlock's error, which a stand-in for the sandbox
 /// of macOS gives here.

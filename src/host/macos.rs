@@ -91,10 +91,13 @@ pub(super) fn clone_file(
 
 #[path = "macos/processes.rs"]
 mod processes;
+#[path = "macos/service.rs"]
+mod service;
 #[path = "macos/session.rs"]
 mod session;
 
 pub(crate) use processes::*;
+pub(crate) use service::*;
 pub(crate) use session::*;
 
 /// macOS has no Landlock.

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::question::{Entry, EntryKind, Tool};
 use super::step::{Action, Place, Step};
+use crate::host::accounts;
+use crate::service::Manager;
 
 /// Version of a record.
 pub const VERSION: u32 = 1;
@@ -194,6 +196,22 @@ pub enum Undo {
         /// What it held, where that was replaced.
         content: Option<String>,
     },
+    /// By removing a program, if it is the one that was copied there.
+    RemoveProgram {
+        /// Where it is.
+        path: Utf8PathBuf,
+        /// The SHA-256 of what was copied.
+        sha256: String,
+    },
+    /// By deleting an account or group.
+    DeleteAccount(accounts::Step),
+    /// By stopping the service, now and for good.
+    StopService {
+        /// The service manager.
+        manager: Manager,
+        /// What it reads about the service.
+        file: Utf8PathBuf,
+    },
     /// Not at all, in words.
     Impossible(&'static str),
 }
@@ -213,6 +231,16 @@ pub fn undo(receipt: &Receipt) -> Undo {
             None => Undo::Impossible("nothing takes this command back"),
         },
         (Action::JobAccounts, _) => Undo::Impossible("accounts of jobs are not deleted"),
+        // It is one of ours by its name, whoever created it after we said that we would.
+        (Action::Account(step), _) => Undo::DeleteAccount(step.clone()),
+        (Action::Program { place, sha256, .. }, _) => Undo::RemoveProgram {
+            path: place.path.clone(),
+            sha256: sha256.clone(),
+        },
+        (Action::Service { manager, file }, _) => Undo::StopService {
+            manager: *manager,
+            file: file.clone(),
+        },
         (Action::Folder(place), Before::Absent) => Undo::RemoveFolder(place.path.clone()),
         (Action::File { place, content }, Before::Absent) => Undo::RemoveFile {
             path: place.path.clone(),

@@ -6,6 +6,8 @@ use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::question::Tool;
+use crate::host::accounts;
+use crate::service::Manager;
 
 /// What would help an item that is not met.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +67,24 @@ pub enum Action {
     Archive(Fetch),
     /// Creates the accounts of jobs, as `ephemerd host setup` does.
     JobAccounts,
+    /// Creates one of them, or their group.
+    Account(accounts::Step),
+    /// Copies a program into its place, in one step: whoever starts it meanwhile starts the old one or the new one.
+    Program {
+        /// Where it is copied from.
+        from: Utf8PathBuf,
+        /// Where it is to be, and whose.
+        place: Place,
+        /// The SHA-256 of what is copied, in hexadecimal.
+        sha256: String,
+    },
+    /// Tells the service manager about the service, has it started at every boot, and starts it.
+    Service {
+        /// The service manager.
+        manager: Manager,
+        /// What it reads about the service: a unit, a property list.
+        file: Utf8PathBuf,
+    },
 }
 
 /// A path, and who it is to belong to.
@@ -117,6 +137,11 @@ impl fmt::Display for Action {
             Self::File { place, content: None } => write!(f, "file {place}"),
             Self::Archive(fetch) => write!(f, "fetch {} and unpack it to {}", fetch.url, fetch.to),
             Self::JobAccounts => f.write_str("ephemerd host setup"),
+            Self::Account(step) => write!(f, "{step}"),
+            Self::Program { from, place, .. } => write!(f, "copy {from} to {place}"),
+            Self::Service { manager, .. } => {
+                write!(f, "start the service, now and at every boot ({manager})")
+            }
         }
     }
 }

@@ -121,6 +121,20 @@ fn the_empty_file_is_the_defaults() {
       "log": {
         "format": "text",
         "level": "info"
+      },
+      "prune": {
+        "logs_max_age": {
+          "secs": 2592000,
+          "nanos": 0
+        },
+        "logs_max_byte": 4294967296,
+        "kept_max_age": {
+          "secs": 1209600,
+          "nanos": 0
+        },
+        "kept_max_byte": 21474836480,
+        "jobs": 20000,
+        "min_free_byte": 10737418240
       }
     }
     "#);

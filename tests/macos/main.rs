@@ -23,6 +23,7 @@ mod kinds;
 mod network;
 mod provision;
 mod refused;
+mod service;
 mod shims;
 mod stand;
 mod verify;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use ephemerd::host::{Host, MacTools, Os};
+use ephemerd::host::{Host, MacTools, Os, ServicePlaces};
 use ephemerd::workspace::{Place, Workspace};
 use serde_json::{Value, json};
 
@@ -270,7 +270,7 @@ pub(crate) fn processes_of(uid: u32) -> Vec<String> {
 }
 
 /// Where the examples are built: beside the folder of this test.
-fn examples() -> Utf8PathBuf {
+pub(crate) fn examples() -> Utf8PathBuf {
     let own = Utf8PathBuf::try_from(std::env::current_exe().unwrap()).unwrap();
     own.ancestors().nth(2).unwrap().join("examples")
 }
@@ -319,6 +319,13 @@ fn host(top: &Utf8Path) -> Host {
             xcode_select: tool("xcode-select"),
             xcodebuild: tool("xcodebuild"),
             xcrun: tool("xcrun"),
+        },
+        service: ServicePlaces {
+            program: top.join("local/bin/ephemerd"),
+            logs: top.join("log"),
+            daemons: top.join("daemons"),
+            newsyslog: top.join("newsyslog.d"),
+            ..Host::system().service
         },
         ..Host::system()
     }

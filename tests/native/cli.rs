@@ -70,7 +70,7 @@ impl Desk {
 #[test]
 fn every_command_explains_itself() {
     let desk = Desk::new("");
-    let commands: [&[&str]; 22] = [
+    let commands: [&[&str]; 26] = [
         &[],
         &["run"],
         &["exec"],
@@ -91,6 +91,10 @@ fn every_command_explains_itself() {
         &["profile", "probe-semantics"],
         &["host"],
         &["host", "setup"],
+        &["host", "install"],
+        &["host", "upgrade"],
+        &["host", "uninstall"],
+        &["prune"],
         &["config", "check"],
         &["config", "show"],
     ];

@@ -15,13 +15,20 @@ use crate::harness::{Daemon, Site, command, said};
 const DOCUMENT: &str = include_str!("../../docs/exit-codes.md");
 
 /// Rows that no test can make happen without breaking the fence on purpose.
-const NOT_MADE: [(&str, &str); 5] = [
+const NOT_MADE: [(&str, &str); 11] = [
     // These take a Mac, or its stand-ins: tests/denials.rs and tests/semantics.rs.
     ("`profile denials`", "0"),
     ("`profile denials`", "1"),
     ("`profile probe-semantics`", "0"),
     ("`profile probe-semantics`", "1"),
     ("`profile verify`", "1"),
+    // These take a machine of their own: tests/service and tests/macos/service.rs.
+    ("`host install`", "0"),
+    ("`host install`", "1"),
+    ("`host upgrade`", "0"),
+    ("`host upgrade`", "1"),
+    ("`host install`, `host upgrade`", "3"),
+    ("`host uninstall`", "1"),
 ];
 
 /// The table as (command, code), in its order.
@@ -157,6 +164,14 @@ fn about_provision(seen: &mut Seen, site: &Site) {
     configure(unclear);
     seen.ended(check, "3", &site.run(&["provision", "--plan"]));
     seen.ended(enable, "3", &site.run(&["host", "enable"]));
+    // There is no ledger yet; then there is one that is none.
+    seen.ended("`prune`", "0", &site.run(&["prune"]));
+    let ledger = site.data_dir.join("state/ledger.db");
+    fs::write(&ledger, "no database at all, and long enough to be read as one").unwrap();
+    seen.ended("`prune`", "1", &site.run(&["prune"]));
+    fs::remove_file(&ledger).unwrap();
+    // Nothing was installed here.
+    seen.ended("`host uninstall`", "0", &site.run(&["host", "uninstall"]));
     configure(&wanted);
     seen.ended(check, "1", &site.run(&["provision", "--plan"]));
     seen.ended(enable, "1", &site.run(&["host", "enable"]));

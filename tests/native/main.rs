@@ -32,6 +32,7 @@ mod matrix;
 mod page;
 mod power;
 mod provision;
+mod prune;
 mod recovery;
 mod suite;
 mod unprivileged;

@@ -232,7 +232,7 @@ fn take(subject: &Subject<'_>, receipts: &mut Receipts, steps: &[Planned]) -> Re
 fn needs_root(action: &Action) -> bool {
     match action {
         Action::Run(tool) => !tool.as_owner,
-        Action::JobAccounts => true,
+        Action::JobAccounts | Action::Account(_) | Action::Program { .. } | Action::Service { .. } => true,
         Action::Folder(_) | Action::File { .. } | Action::Archive(_) => false,
     }
 }
@@ -249,7 +249,7 @@ pub(super) struct RevertArgs {
 ///
 /// # Errors
 /// The receipts cannot be read or written.
-pub(super) fn run_revert(args: &RevertArgs, loaded: &Loaded) -> anyhow::Result<ExitCode> {
+pub(super) fn run_revert(args: &RevertArgs, host: &Host, loaded: &Loaded) -> anyhow::Result<ExitCode> {
     let data_dir = &loaded.config.host.data_dir;
     if !Receipts::exist(data_dir) {
         println!("{NOTHING_DONE}");
@@ -281,7 +281,7 @@ pub(super) fn run_revert(args: &RevertArgs, loaded: &Loaded) -> anyhow::Result<E
             );
             continue;
         }
-        match revert(&undo) {
+        match revert(host, &undo) {
             Ok(()) => {
                 receipts.end(receipt.number, Event::Reverted)?;
                 println!("reverted  {what}");
@@ -295,12 +295,16 @@ pub(super) fn run_revert(args: &RevertArgs, loaded: &Loaded) -> anyhow::Result<E
     Ok(ExitCode::from(u8::from(!all)))
 }
 
-fn undo_text(undo: &Undo) -> String {
+/// What would be done, in words.
+pub(crate) fn undo_text(undo: &Undo) -> String {
     match undo {
         Undo::Run(tool) => tool.to_string(),
-        Undo::RemoveFile { path, .. } | Undo::RemoveFolder(path) | Undo::RemoveArchive { path, .. } => {
-            format!("remove {path}")
-        }
+        Undo::RemoveFile { path, .. }
+        | Undo::RemoveFolder(path)
+        | Undo::RemoveArchive { path, .. }
+        | Undo::RemoveProgram { path, .. } => format!("remove {path}"),
+        Undo::DeleteAccount(step) => format!("delete {step}"),
+        Undo::StopService { manager, .. } => format!("stop the service, now and for good ({manager})"),
         Undo::Restore {
             place,
             content: Some(_),

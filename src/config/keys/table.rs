@@ -16,7 +16,7 @@ const fn from(min: u32) -> Kind {
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: [Key; 119] = [
+pub const KEYS: [Key; 125] = [
     Key {
         name: "host.data_dir",
         kind: ABSOLUTE,
@@ -745,5 +745,41 @@ pub const KEYS: [Key; 119] = [
         kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
         default: Some("\"info\""),
         doc: "Least severe level that is logged.",
+    },
+    Key {
+        name: "prune.logs_max_age",
+        kind: Kind::Duration,
+        default: Some("\"30d\""),
+        doc: "How long the log of a finished job is kept, and what GitHub's runner logged.",
+    },
+    Key {
+        name: "prune.logs_max_size",
+        kind: Kind::Size,
+        default: Some("\"4GiB\""),
+        doc: "How much disk all logs may take; the oldest go first.",
+    },
+    Key {
+        name: "prune.kept_max_age",
+        kind: Kind::Duration,
+        default: Some("\"14d\""),
+        doc: "How long a workspace is kept that `exec --keep` kept.",
+    },
+    Key {
+        name: "prune.kept_max_size",
+        kind: Kind::Size,
+        default: Some("\"20GiB\""),
+        doc: "How much disk all kept workspaces may take; the oldest go first.",
+    },
+    Key {
+        name: "prune.jobs",
+        kind: from(1),
+        default: Some("20000"),
+        doc: "Finished jobs that the ledger keeps, about 2 KiB each.",
+    },
+    Key {
+        name: "prune.min_free",
+        kind: Kind::Size,
+        default: Some("\"10GiB\""),
+        doc: "Room on the disk of `data_dir` below which logs and kept workspaces go however young, but for those of the last hour.",
     },
 ];

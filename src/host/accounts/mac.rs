@@ -320,6 +320,11 @@ pub(super) fn create_group(tools: &MacTools, name: &str, gid: u32) -> CommandSpe
     )
 }
 
+/// The command that deletes an account.
+pub(super) fn delete_user(tools: &MacTools, name: &str) -> CommandSpec {
+    command(&tools.dscl, &[".", "-delete", &format!("/Users/{name}")])
+}
+
 /// The commands that make an account, or complete one. Its uid comes last of what counts, so that nobody can run
 /// as an account that is not closed yet; hiding it comes after that, because it may be refused
 /// ([`may_be_refused`]).

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::mac;
 use crate::host::command::CommandSpec;
@@ -13,7 +13,7 @@ use crate::host::{Host, Os};
 const TOOL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The ids of an account that is to be created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ids {
     /// User id.
     pub uid: u32,
@@ -22,7 +22,7 @@ pub struct Ids {
 }
 
 /// One thing to create.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "create", rename_all = "kebab-case")]
 pub enum Step {
     /// A group.
@@ -31,7 +31,7 @@ pub enum Step {
         /// Its name.
         name: String,
         /// Its id, where the system does not choose one.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         gid: Option<u32>,
     },
     /// An account that nobody can log in to.
@@ -73,6 +73,19 @@ impl Step {
         }
     }
 
+    /// The command that deletes what this step creates.
+    pub fn deletion(&self, host: &Host) -> CommandSpec {
+        let (program, args): (_, Vec<&str>) = match (host.os, self) {
+            (Os::Linux, Self::CreateGroup { name, .. }) => (&host.tools.groupdel, vec![name]),
+            (Os::Linux, Self::CreateUser { name, .. }) => (&host.tools.userdel, vec![name]),
+            (Os::MacOs, Self::CreateGroup { name, .. }) => {
+                (&host.mac.dseditgroup, vec!["-o", "delete", name])
+            }
+            (Os::MacOs, Self::CreateUser { name, .. }) => return mac::delete_user(&host.mac, name),
+        };
+        CommandSpec::new(program, &args, TOOL_TIMEOUT)
+    }
+
     fn linux_command(&self, host: &Host) -> CommandSpec {
         let (program, args) = match self {
             Self::CreateGroup { name, gid: _ } => (&host.tools.groupadd, vec!["--system", name]),
@@ -104,7 +117,7 @@ impl Step {
     }
 
     /// Whether both create the same thing, whichever ids they give it.
-    pub(super) fn creates_what(&self, other: &Self) -> bool {
+    pub(crate) fn creates_what(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::CreateGroup { name, .. }, Self::CreateGroup { name: other, .. })
             | (Self::CreateUser { name, .. }, Self::CreateUser { name: other, .. }) => name == other,

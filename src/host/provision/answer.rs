@@ -11,7 +11,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub(super) use self::files::{hash, look_entry};
+pub(crate) use self::files::{hash, look_entry};
 pub use self::library::{NO_LIBRARY, load};
 pub use self::tools::AnswerError;
 pub(super) use self::tools::prepared;

@@ -14,9 +14,11 @@ use super::archive::{self, ArchiveError};
 use crate::config::Config;
 use crate::daemon::start::wanted;
 use crate::host::Host;
-use crate::host::accounts::{AccountsError, setup};
+use crate::host::accounts::{self, AccountsError, setup};
 use crate::host::command::{CommandError, run_as};
 use crate::host::files::{FilesError, check_above, replace_with};
+use crate::host::program::{self, ProgramError};
+use crate::host::service::{self, ServiceError};
 use crate::provision::kind::archive::STAMP;
 use crate::provision::question::Tool;
 use crate::provision::receipt::{Before, CONTENT_MAX_BYTE, Undo};
@@ -40,6 +42,12 @@ pub enum PerformError {
     /// The accounts could not be created.
     #[error(transparent)]
     Accounts(#[from] AccountsError),
+    /// The program is not in its place.
+    #[error(transparent)]
+    Copy(#[from] ProgramError),
+    /// The service manager does not do it.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// There is no such account or group.
     #[error("there is no {what} `{name}`\nhint: create it first, or name another")]
     Nobody {
@@ -89,8 +97,10 @@ fn path_error(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) ->
 /// It cannot be looked at.
 pub fn before(action: &Action) -> Result<Before, PerformError> {
     let (place, keeps_content) = match action {
-        Action::Run(_) | Action::JobAccounts => return Ok(Before::Untold),
-        Action::Folder(place) => (place, false),
+        Action::Run(_) | Action::JobAccounts | Action::Account(_) | Action::Service { .. } => {
+            return Ok(Before::Untold);
+        }
+        Action::Folder(place) | Action::Program { place, .. } => (place, false),
         Action::File { place, content } => (place, content.is_some()),
         Action::Archive(fetch) => (&fetch.to, false),
     };
@@ -138,6 +148,9 @@ pub fn perform(host: &Host, config: &Config, action: &Action) -> Result<(), Perf
             Ok(archive::install(host, fetch, owner)?)
         }
         Action::JobAccounts => Ok(setup(host, &wanted(config), false, &mut |_, _| {})?),
+        Action::Account(step) => Ok(accounts::take(host, step)?),
+        Action::Program { from, place, sha256 } => Ok(program::install(from, place, sha256)?),
+        Action::Service { manager, file } => Ok(service::start(host, *manager, file)?),
     }
 }
 
@@ -145,13 +158,16 @@ pub fn perform(host: &Host, config: &Config, action: &Action) -> Result<(), Perf
 ///
 /// # Errors
 /// It cannot be, or what is there is not what the step left.
-pub fn revert(undo: &Undo) -> Result<(), PerformError> {
+pub fn revert(host: &Host, undo: &Undo) -> Result<(), PerformError> {
     match undo {
-        Undo::RemoveFile { path, .. } | Undo::RemoveFolder(path) | Undo::RemoveArchive { path, .. } => {
+        Undo::RemoveFile { path, .. }
+        | Undo::RemoveFolder(path)
+        | Undo::RemoveArchive { path, .. }
+        | Undo::RemoveProgram { path, .. } => {
             check_above(path, nix::unistd::geteuid().as_raw())?;
         }
         Undo::Restore { place, .. } => check_above(&place.path, nix::unistd::geteuid().as_raw())?,
-        Undo::Run(_) | Undo::Impossible(_) => {}
+        Undo::Run(_) | Undo::DeleteAccount(_) | Undo::StopService { .. } | Undo::Impossible(_) => {}
     }
     match undo {
         Undo::Run(tool) => run_tool(tool),
@@ -186,6 +202,9 @@ pub fn revert(undo: &Undo) -> Result<(), PerformError> {
             content: Some(content),
         } => write(place, content),
         Undo::Restore { place, content: None } => settle(place),
+        Undo::RemoveProgram { path, sha256 } => Ok(program::remove(path, sha256)?),
+        Undo::DeleteAccount(step) => Ok(accounts::delete(host, step)?),
+        Undo::StopService { manager, file } => Ok(service::stop_for_good(host, *manager, file)?),
         Undo::Impossible(why) => Err(PerformError::Impossible(why)),
     }
 }

@@ -24,7 +24,7 @@ pub enum ReceiptsError {
         source: io::Error,
     },
     /// Somebody else is at work.
-    #[error("another `ephemerd provision` changes this host\nhint: wait until it has ended")]
+    #[error("another ephemerd changes this host\nhint: wait until it has ended")]
     Busy,
     /// It holds nonsense.
     #[error(transparent)]
@@ -57,7 +57,14 @@ impl Receipts {
     /// # Errors
     /// See [`ReceiptsError`].
     pub fn open(data_dir: &Utf8Path) -> Result<Self, ReceiptsError> {
-        let path = file(data_dir);
+        Self::open_file(file(data_dir))
+    }
+
+    /// Opens the receipts in a file, as [`Receipts::open`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_file(path: Utf8PathBuf) -> Result<Self, ReceiptsError> {
         let fail = |doing| {
             let path = path.clone();
             move |source| ReceiptsError::Io { doing, path, source }

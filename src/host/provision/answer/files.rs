@@ -30,7 +30,7 @@ pub(super) fn look(path: &Utf8Path, digest: bool) -> Answer {
 }
 
 /// What is at `path`, without its hash; `None` when there is nothing.
-pub(in crate::host::provision) fn look_entry(path: &Utf8Path) -> io::Result<Option<Entry>> {
+pub(crate) fn look_entry(path: &Utf8Path) -> io::Result<Option<Entry>> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if failed(&error) == Answer::Missing => return Ok(None),
@@ -59,7 +59,7 @@ pub(in crate::host::provision) fn look_entry(path: &Utf8Path) -> io::Result<Opti
 }
 
 /// SHA-256 of a file, in hexadecimal.
-pub(in crate::host::provision) fn hash(path: &Utf8Path) -> io::Result<String> {
+pub(crate) fn hash(path: &Utf8Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];

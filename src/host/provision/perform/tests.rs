@@ -52,11 +52,14 @@ fn a_folder_is_made_and_taken_back_while_it_is_empty() {
     let undo = taken(Action::Folder(place(path.clone(), Some(0o750))));
     assert_eq!(mode(&path), 0o750);
     fs::write(path.join("kept"), "").unwrap();
-    assert!(matches!(revert(&undo), Err(PerformError::Changed { .. })));
+    assert!(matches!(
+        revert(&Host::system(), &undo),
+        Err(PerformError::Changed { .. })
+    ));
     fs::remove_file(path.join("kept")).unwrap();
-    revert(&undo).unwrap();
+    revert(&Host::system(), &undo).unwrap();
     assert!(!path.exists());
-    revert(&undo).unwrap();
+    revert(&Host::system(), &undo).unwrap();
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn a_folder_that_was_there_gets_its_mode_back() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
     let undo = taken(Action::Folder(place(path.clone(), Some(0o755))));
     assert_eq!(mode(&path), 0o755);
-    revert(&undo).unwrap();
+    revert(&Host::system(), &undo).unwrap();
     assert_eq!(mode(&path), 0o700);
 }
 
@@ -91,13 +94,16 @@ fn a_file_is_written_and_what_it_held_comes_back() {
         ("second".to_owned(), 0o600)
     );
     // Whoever made it first takes away nothing that came later.
-    assert!(matches!(revert(&gone), Err(PerformError::Changed { .. })));
-    revert(&back).unwrap();
+    assert!(matches!(
+        revert(&Host::system(), &gone),
+        Err(PerformError::Changed { .. })
+    ));
+    revert(&Host::system(), &back).unwrap();
     assert_eq!(
         (fs::read_to_string(&path).unwrap(), mode(&path)),
         ("first".to_owned(), 0o600)
     );
-    revert(&gone).unwrap();
+    revert(&Host::system(), &gone).unwrap();
     assert!(!path.exists());
 }
 
@@ -110,7 +116,10 @@ fn what_is_too_long_to_keep_is_not_pretended_to_come_back() {
         place: place(path, None),
         content: Some("short".to_owned()),
     });
-    assert!(matches!(revert(&undo), Err(PerformError::Impossible(_))));
+    assert!(matches!(
+        revert(&Host::system(), &undo),
+        Err(PerformError::Impossible(_))
+    ));
 }
 
 #[test]
