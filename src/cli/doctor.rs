@@ -198,8 +198,12 @@ fn service(host: &Host) -> Option<Finding> {
     let manager = service::manager(host)?;
     Some(match service::is_up(host, manager) {
         Ok(true) => Finding::new(Level::Ok, "service", "runs"),
-        Ok(false) => Finding::new(Level::Warn, "service", "does not run, so that nobody starts the daemon again")
-            .hint("`ephemerd host install` sees to it"),
+        Ok(false) => Finding::new(
+            Level::Warn,
+            "service",
+            "does not run, so that nobody starts the daemon again",
+        )
+        .hint("`ephemerd host install` sees to it"),
         Err(error) => Finding::of_error(Level::Unknown, "service", &crate::chain(&error)),
     })
 }

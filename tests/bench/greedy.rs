@@ -3,6 +3,7 @@
 //!
 //! Needs root and the accounts of `ephemerd host setup`; `scripts/bench.sh greedy` sees to them.
 
+use std::fmt::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -67,7 +68,8 @@ fn main() {
         let took = least(Some(script));
         let ratio = took.as_secs_f64() / alone.as_secs_f64();
         println!("{name:<10} {:>8} ms {ratio:>8.2}", took.as_millis());
-        figures += &format!(" {name}={ratio:.2}");
+        // Writing to a string does not fail.
+        let _ = write!(figures, " {name}={ratio:.2}");
     }
     let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("a pid"));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");

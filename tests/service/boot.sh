@@ -2,9 +2,10 @@
 # Boots systemd over a copy of this machine that is thrown away: an overlay over its root, in namespaces of its own.
 # Started by tests/service/machine.rs, which ends it by its first process:
 #
-#   boot.sh FOLDER          (in new mount, pid, ipc, uts, network and cgroup namespaces)
+#   boot.sh FOLDER PROGRAM  (in new mount, pid, ipc, uts, network and cgroup namespaces)
 set -eu
 folder=$1
+program=$2
 root=$folder/root
 mount -t tmpfs none "$folder"
 mkdir "$folder/upper" "$folder/work" "$root"
@@ -14,6 +15,11 @@ mount -t sysfs -o ro sysfs "$root/sys"
 mount -t cgroup2 none "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=755 none "$root/run"
 mount -t tmpfs -o mode=1777 none "$root/tmp"
+# The program that is tried may have been built below a folder that is empty in there.
+if [ ! -e "$root$program" ]; then
+    mkdir -p "$root${program%/*}"
+    mount --bind "${program%/*}" "$root${program%/*}"
+fi
 mount -t tmpfs -o mode=755 none "$root/dev"
 mkdir "$root/dev/pts" "$root/dev/shm" "$root/dev/mqueue"
 mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"

@@ -33,11 +33,12 @@ impl Machine {
         // systemd takes the group that it is started in for the root of all.
         let script = format!(
             "echo $$ >'{cgroup}/cgroup.procs' && exec unshare --mount --propagation private --pid --fork --kill-child \
-             --uts --ipc --cgroup --net '{BOOT}' \"$1\""
+             --uts --ipc --cgroup --net '{BOOT}' \"$1\" \"$2\""
         );
         let boot = Command::new("/bin/sh")
             .args(["-c", &script, "sh"])
             .arg(keep.path())
+            .arg(PROGRAM)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
