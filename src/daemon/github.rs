@@ -15,6 +15,7 @@
 //! Whatever happens is found by looking again, and nothing by being told: an event that never comes changes nothing. What a
 //! runner has is what GitHub says it has, never what it was made for.
 
+mod earlier;
 mod hints;
 mod poll;
 mod reap;

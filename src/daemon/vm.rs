@@ -1,9 +1,9 @@
 //! Guests in the dispatcher: permits per kind of guest and a queue in front of them, apart from the slots, so that no job
 //! that waits for a guest holds up a native one.
 
+mod permits;
 pub mod report;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fs::File;
 use std::sync::Arc;
@@ -13,11 +13,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub(super) use permits::Vms;
+use permits::Waiting;
+
 use super::Daemon;
 use super::Source;
 use super::egress::Leave;
 use super::github::InGuest;
-use super::queue::Queue;
 use crate::egress::EgressReport;
 use crate::job::ledger::{Ending, Usage};
 use crate::job::output::Kept;
@@ -51,145 +53,6 @@ pub struct Guests {
     pub room: Room,
     /// The memory there is for them.
     pub plan: Plan,
-}
-
-/// The guests that run and the jobs that wait for one.
-#[derive(Debug, Default)]
-pub(super) struct Vms {
-    queues: BTreeMap<Guest, Queue>,
-    waiting: BTreeMap<JobId, Waiting>,
-    running: BTreeMap<JobId, Running>,
-    /// Until when nothing of a kind is tried.
-    paused: BTreeMap<Guest, Instant>,
-    /// How often in a row the system refused a guest of a kind although there should be room.
-    suspected: BTreeMap<Guest, u32>,
-    /// Kinds of which nothing is started any more, and why.
-    cordoned: BTreeMap<Guest, String>,
-    /// Guests that could not be removed; each holds its permit.
-    lost: Vec<(Guest, String)>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    spec: JobSpec,
-    wanted: Wanted,
-    /// Which of its guests it is, from 1.
-    attempt: u32,
-    /// How many of them failed.
-    failed: u32,
-    /// Since when there is no room for it.
-    full_since: Option<Instant>,
-    /// Its runner, once a job of GitHub's has one.
-    runner: Option<InGuest>,
-}
-
-#[derive(Debug)]
-struct Running {
-    guest: Guest,
-    memory_byte: u64,
-    cancel: CancellationToken,
-    /// Which of the packet filter's places for guests it has.
-    place: u32,
-}
-
-impl Vms {
-    pub(super) fn is_at_work(&self) -> bool {
-        !self.running.is_empty()
-    }
-
-    /// Every job that waits.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = &JobId> {
-        self.waiting.keys()
-    }
-
-    /// Takes out every job that waits.
-    pub(super) fn drain(&mut self) -> Vec<JobId> {
-        self.queues.clear();
-        std::mem::take(&mut self.waiting).into_keys().collect()
-    }
-
-    /// Ends a job if it has a guest; false when it has none.
-    pub(super) fn cancel_running(&self, id: &JobId) -> bool {
-        let running = self.running.get(id);
-        if let Some(running) = running {
-            running.cancel.cancel();
-        }
-        running.is_some()
-    }
-
-    pub(super) fn cancel_all(&self) {
-        for running in self.running.values() {
-            running.cancel.cancel();
-        }
-    }
-
-    /// Takes a job out of its queue; false when it does not wait.
-    pub(super) fn unqueue(&mut self, id: &JobId) -> bool {
-        self.waiting.remove(id);
-        self.queues.values_mut().any(|queue| queue.remove(id))
-    }
-
-    /// Lets guests of every kind be started again.
-    pub(super) fn lift_cordons(&mut self) {
-        self.cordoned.clear();
-        self.paused.clear();
-        self.suspected.clear();
-    }
-
-    fn used(&self, guest: Guest) -> usize {
-        let running = self
-            .running
-            .values()
-            .filter(|running| running.guest == guest)
-            .count();
-        running + self.lost.iter().filter(|(of, _)| *of == guest).count()
-    }
-
-    fn taken_byte(&self) -> u64 {
-        self.running.values().map(|running| running.memory_byte).sum()
-    }
-
-    /// Takes the next job of a kind that may start now, with its permit.
-    fn next(
-        &mut self,
-        guest: Guest,
-        permits: u32,
-        plan: &Plan,
-    ) -> Option<(JobId, Waiting, CancellationToken, u32)> {
-        let permits = usize::try_from(permits).unwrap_or(usize::MAX);
-        let is_paused = self
-            .paused
-            .get(&guest)
-            .is_some_and(|until| Instant::now() < *until);
-        if self.used(guest) >= permits || is_paused || self.cordoned.contains_key(&guest) {
-            return None;
-        }
-        let taken = self.taken_byte();
-        let queue = self.queues.get_mut(&guest)?;
-        let first = queue.iter().next()?;
-        let fits = self
-            .waiting
-            .get(first)
-            .is_none_or(|job| plan.fits(job.wanted.memory_byte, taken));
-        if !fits {
-            return None;
-        }
-        let id = queue.pop()?;
-        let job = self.waiting.remove(&id)?;
-        let cancel = CancellationToken::new();
-        let places: BTreeSet<u32> = self.running.values().map(|running| running.place).collect();
-        let place = (0..).find(|place| !places.contains(place)).unwrap_or_default();
-        self.running.insert(
-            id.clone(),
-            Running {
-                guest,
-                memory_byte: job.wanted.memory_byte,
-                cancel: cancel.clone(),
-                place,
-            },
-        );
-        Some((id, job, cancel, place))
-    }
 }
 
 /// What becomes of a job whose guest is gone.

@@ -3,17 +3,17 @@
 //!
 //! Needs root and the accounts of `ephemerd host setup`; `scripts/bench.sh jobs` sees to both.
 
+#[path = "daemon.rs"]
+mod daemon;
 #[path = "figures.rs"]
 mod figures;
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use camino::Utf8Path;
-use ephemerd::control::client::ask;
-use ephemerd::control::{Answer, Ask};
-use ephemerd::job::{JobId, JobSpec, Origin, Outcome, Repo};
+use daemon::Daemon;
+use ephemerd::job::Outcome;
 use figures::{BWRAP, timed};
 
 const JOBS: usize = 500;
@@ -23,29 +23,18 @@ const ROUNDS: usize = 3;
 fn main() {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = Utf8Path::from_path(dir.path()).expect("UTF-8");
-    let file = dir.join("ephemerd.toml");
-    let text = format!(
-        "[host]\ndata_dir = \"{dir}/data\"\nmanifest = \"none\"\n[native]\nslots = 4\n[egress]\nmode = \"open\"\n[log]\nlevel = \"error\"\n\
-         [trust.repos]\n\"bench/*\" = \"native\"\n"
+    let daemon = Daemon::start(
+        dir,
+        "[native]\nslots = 4\n[egress]\nmode = \"open\"\n[trust.repos]\n\"bench/*\" = \"native\"\n",
     );
-    std::fs::write(&file, text).expect("a configuration");
-    let mut daemon = start(&file);
-    let socket = dir.join("data/run/ephemerd.sock");
-    while ask(&socket, &Ask::Status {}).is_err() {
-        assert!(
-            daemon.try_wait().expect("a child").is_none(),
-            "the daemon has ended"
-        );
-        std::thread::yield_now();
-    }
-    let idle_before = resident_mib(daemon.id());
+    let idle_before = resident_mib(daemon.child.id());
     let (mut ours, mut theirs) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..ROUNDS {
-        ours = ours.min(through_the_daemon(&socket));
+        ours = ours.min(through_the_daemon(&daemon));
         theirs = theirs.min(through_bwrap());
     }
-    let idle_after = resident_mib(daemon.id());
-    terminate(&mut daemon);
+    let idle_after = resident_mib(daemon.child.id());
+    drop(daemon);
     let per_second = |seconds: f64| JOBS as f64 / seconds;
     println!("ours   {:6.0} jobs/s", per_second(ours));
     println!("bwrap  {:6.0} jobs/s", per_second(theirs));
@@ -62,73 +51,24 @@ fn main() {
 }
 
 /// Submits all jobs and waits until every one has ended well; returns the seconds that took.
-fn through_the_daemon(socket: &Utf8Path) -> f64 {
+fn through_the_daemon(daemon: &Daemon) -> f64 {
     let begin = Instant::now();
-    let mut open = BTreeSet::new();
-    for _ in 0..JOBS {
-        match ask(socket, &Ask::Submit { spec: spec() }).expect("an answer").0 {
-            Answer::Submitted { job, .. } => open.insert(job),
-            other => panic!("{other:?}"),
-        };
-    }
+    let open: BTreeSet<_> = (0..JOBS)
+        .map(|_| daemon.submit("bench/jobs", &["/bin/true"]))
+        .collect();
     for job in &open {
-        wait(socket, job);
+        let row = daemon.ended(job);
+        assert_eq!(
+            (row.outcome, row.clean),
+            (Some(Outcome::Exited { code: 0 }), Some(true))
+        );
     }
     begin.elapsed().as_secs_f64()
-}
-
-fn wait(socket: &Utf8Path, job: &JobId) {
-    match ask(socket, &Ask::Wait { job: job.clone() }).expect("an answer").0 {
-        Answer::Story(story) => {
-            assert_eq!(
-                (story.job.outcome, story.job.clean),
-                (Some(Outcome::Exited { code: 0 }), Some(true))
-            );
-        }
-        other => panic!("{other:?}"),
-    }
 }
 
 fn through_bwrap() -> f64 {
     let command = format!("seq {JOBS} | xargs -P4 -I{{}} {} /bin/true", BWRAP.join(" "));
     timed(&["sh", "-c", &command]).as_secs_f64()
-}
-
-fn spec() -> JobSpec {
-    let repo: Repo = "bench/jobs".parse().expect("a repository");
-    let origin = Origin {
-        repo: repo.clone(),
-        event: "push".into(),
-        head: Some(repo),
-        branch: None,
-        labels: vec![],
-        actor: None,
-    };
-    JobSpec {
-        origin,
-        command: vec!["/bin/true".into()],
-        env: Default::default(),
-        timeout_s: None,
-    }
-}
-
-fn start(config: &Utf8Path) -> Child {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a benchmark starts the program it measures"
-    )]
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ephemerd"));
-    command
-        .args(["--config", config.as_str(), "run"])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("the daemon starts")
-}
-
-fn terminate(daemon: &mut Child) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("a pid"));
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("the daemon lives");
-    assert!(daemon.wait().expect("an end").success());
 }
 
 /// Resident memory of the daemon and its warden together, in MiB.

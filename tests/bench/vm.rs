@@ -4,13 +4,12 @@
 //! Needs root, the accounts of `ephemerd host setup`, and the image of `scripts/vm-image.sh`; `scripts/bench.sh vm` sees
 //! to all of them.
 
-use std::process::{Child, Command, Stdio};
+#[path = "daemon.rs"]
+mod daemon;
 
-use camino::{Utf8Path, Utf8PathBuf};
-use ephemerd::control::client::ask;
-use ephemerd::control::{Answer, Ask};
+use camino::Utf8PathBuf;
+use daemon::Daemon;
 use ephemerd::job::ledger::JobRow;
-use ephemerd::job::{JobSpec, Origin, Repo};
 
 /// Each side is measured this often, in turns.
 const ROUNDS: usize = 3;
@@ -25,22 +24,14 @@ fn main() {
     let image = concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm-image/debian");
     let dir = tempfile::tempdir().expect("a folder");
     let dir = Utf8PathBuf::from_path_buf(dir.path().to_owned()).expect("UTF-8");
-    let file = dir.join("ephemerd.toml");
-    let text = format!(
-        "[host]\ndata_dir = \"{dir}/data\"\nmanifest = \"none\"\n[native]\nslots = 2\n[native.limits]\nmemory = \"256MiB\"\n[egress]\nmode = \"offline\"\n[log]\nlevel = \"error\"\n\
-         [trust.repos]\n\"bench/*\" = \"native\"\n\"guest/*\" = \"vm\"\n[vm]\nhost_memory = \"256MiB\"\n\
-         [vm.backends.qemu]\npreset = \"qemu-tcg\"\nimage = \"{image}\"\ncpu = 1\nmemory = \"512MiB\"\ndisk = \"2GiB\"\n"
+    let daemon = Daemon::start(
+        &dir,
+        &format!(
+            "[native]\nslots = 2\n[native.limits]\nmemory = \"256MiB\"\n[egress]\nmode = \"offline\"\n\
+             [trust.repos]\n\"bench/*\" = \"native\"\n\"guest/*\" = \"vm\"\n[vm]\nhost_memory = \"256MiB\"\n\
+             [vm.backends.qemu]\npreset = \"qemu-tcg\"\nimage = \"{image}\"\ncpu = 1\nmemory = \"512MiB\"\ndisk = \"2GiB\"\n"
+        ),
     );
-    std::fs::write(&file, text).expect("a configuration");
-    let mut daemon = start(&file);
-    let socket = dir.join("data/run/ephemerd.sock");
-    while ask(&socket, &Ask::Status {}).is_err() {
-        assert!(
-            daemon.try_wait().expect("a child").is_none(),
-            "the daemon has ended"
-        );
-        std::thread::yield_now();
-    }
     let mut native = Found {
         start_ms: u64::MAX,
         memory_mib: u64::MAX,
@@ -50,12 +41,10 @@ fn main() {
         memory_mib: u64::MAX,
     };
     for _ in 0..ROUNDS {
-        measure(&socket, "bench/app", &mut native);
-        measure(&socket, "guest/app", &mut guest);
+        measure(&daemon, "bench/app", &mut native);
+        measure(&daemon, "guest/app", &mut guest);
     }
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("a pid"));
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
-    daemon.wait().expect("the end of the daemon");
+    drop(daemon);
     println!("            place to command   memory of a job that sleeps");
     for (name, found) in [("native", &native), ("qemu (tcg)", &guest)] {
         println!(
@@ -79,27 +68,15 @@ fn ratio(one: u64, other: u64) -> f64 {
 }
 
 /// Runs a job that sleeps long enough to be measured, and takes the least of what was found.
-fn measure(socket: &Utf8Path, repo: &str, found: &mut Found) {
-    let repo: Repo = repo.parse().expect("a repository");
-    let spec = JobSpec {
-        origin: Origin::own(&repo),
-        command: ["sleep", "3"].map(str::to_owned).to_vec(),
-        env: std::collections::BTreeMap::new(),
-        timeout_s: None,
-    };
-    let Answer::Submitted { job, .. } = ask(socket, &Ask::Submit { spec }).expect("an answer").0 else {
-        panic!("the job was not taken");
-    };
-    let Answer::Story(story) = ask(socket, &Ask::Wait { job }).expect("an answer").0 else {
-        panic!("no story");
-    };
+fn measure(daemon: &Daemon, repo: &str, found: &mut Found) {
+    let row = daemon.ended(&daemon.submit(repo, &["sleep", "3"]));
     let JobRow {
         outcome,
         claimed_ms,
         started_ms,
         memory_peak_byte,
         ..
-    } = story.job;
+    } = row;
     assert!(
         outcome.as_ref().is_some_and(ephemerd::job::Outcome::is_success),
         "{outcome:?}"
@@ -109,16 +86,4 @@ fn measure(socket: &Utf8Path, repo: &str, found: &mut Found) {
     found.memory_mib = found
         .memory_mib
         .min(memory_peak_byte.expect("measured memory") >> 20);
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the daemon must be started, and from outside"
-)]
-fn start(config: &Utf8Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_ephemerd"))
-        .args(["--config", config.as_str(), "run"])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("a daemon")
 }

@@ -170,10 +170,9 @@ fn a_job_that_eats_memory_is_stopped_and_its_neighbour_is_not() {
     let Outcome::OverLimit { what } = daemon.outcome(&job) else {
         panic!("{:?}\n{}", daemon.outcome(&job), daemon.output(&job));
     };
-    assert!(
-        what.starts_with("memory ") && what.ends_with("of 100 MiB"),
-        "{what}"
-    );
+    // By measuring, or by the kernel where jobs have control groups.
+    let is_told = what.ends_with("of 100 MiB") || what.starts_with("memory 100 MiB: the kernel");
+    assert!(what.starts_with("memory ") && is_told, "{what}");
     assert_clean(&daemon, &job);
     finish(&daemon, &beside);
 }

@@ -52,7 +52,7 @@ fn no_job_starts_on_a_host_without_room_and_every_one_does_when_there_is_room_ag
 fn a_job_that_fills_the_disk_is_stopped_before_its_own_limit_and_its_neighbour_goes_on() {
     let (daemon, disk) = small("");
     let neighbour = daemon.script(
-        "echo begun; for i in $(seq 100000); do test -e ../work/go && break; sleep 0.1; done; echo x > mine && cat mine",
+        "echo begun; for i in $(seq 100000); do test -e go && break; sleep 0.1; done; echo x > mine && cat mine",
     );
     daemon.wait_for_output(&neighbour, "begun");
     let filler =

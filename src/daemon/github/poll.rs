@@ -8,20 +8,18 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use super::earlier::{is_told, wasted};
 use super::sets::taken;
 use super::{Life, Sight, Source};
 use crate::config::Serves;
 use crate::daemon::Daemon;
 use crate::github::api::runs::RunStatus;
-use crate::github::claim::BLOCKED;
 use crate::github::client::{ClientError, Retry};
 use crate::github::demand::{Ours, Stage, Step, Waiting, account, account_assigned};
 use crate::github::run::Run;
 use crate::github::runner::version::Event as Known;
 use crate::github::seen::{JobSeen, Rules, RunSeen, wants_labels};
 use crate::github::ticket::{Key, Scope, Ticket};
-use crate::job::ledger::Attempt;
-use crate::job::run::{DAEMON_ENDED, DAEMON_STOPPED};
 use crate::job::{JobId, Outcome, Repo};
 use crate::trust::{Decision, DefaultRoute, Route};
 
@@ -317,29 +315,6 @@ impl Daemon {
     }
 }
 
-/// Whether this is no attempt but the note that a job may not run here. A runner that was not needed, let through or made
-/// is refused as well, and its job may have another.
-fn is_told(attempt: &Attempt) -> bool {
-    match &attempt.outcome {
-        Some(Outcome::Refused { reason }) => attempt.route == Route::Refuse || reason.starts_with(BLOCKED),
-        _ => false,
-    }
-}
-
-/// Why an earlier attempt was for nothing; `None` for one that ran its job, was taken back, or ended with the daemon.
-fn wasted(attempt: &Attempt, key: &Key) -> Option<String> {
-    if attempt.taken.as_ref().is_some_and(|taken| taken.key() == *key) {
-        return None;
-    }
-    match attempt.outcome.as_ref()? {
-        Outcome::Failed { reason } if ![DAEMON_ENDED, DAEMON_STOPPED].contains(&reason.as_str()) => {
-            Some(reason.clone())
-        }
-        Outcome::Idle => Some(Outcome::Idle.to_string()),
-        _ => None,
-    }
-}
-
 /// Whether an error is about what was asked and not about asking.
 fn is_of_one_run(error: &ClientError) -> bool {
     matches!(
@@ -558,52 +533,5 @@ impl Source {
             Some(next) => pause.min(next.saturating_duration_since(Instant::now())),
             None => pause,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::UNIX_EPOCH;
-
-    fn attempt(route: Route, outcome: Outcome) -> Attempt {
-        Attempt {
-            job: JobId::new(UNIX_EPOCH, 1),
-            route,
-            outcome: Some(outcome),
-            taken: None,
-        }
-    }
-
-    fn refused(reason: &str) -> Outcome {
-        let reason = reason.to_owned();
-        Outcome::Refused { reason }
-    }
-
-    #[test]
-    fn a_runner_that_was_not_needed_or_not_let_through_is_no_word_on_its_job() {
-        assert!(is_told(&attempt(Route::Refuse, refused("a fork"))));
-        let given_up = "blocked: after 5 attempts: GitHub did not answer";
-        assert!(is_told(&attempt(Route::Native, refused(given_up))));
-        for reason in [WITHDRAWN, DRAINED, "this host is not enabled"] {
-            assert!(!is_told(&attempt(Route::Native, refused(reason))), "{reason}");
-            assert!(!is_told(&attempt(Route::Vm, refused(reason))), "{reason}");
-        }
-        assert!(!is_told(&attempt(Route::Native, Outcome::Idle)));
-    }
-
-    #[test]
-    fn an_attempt_that_a_daemon_ended_by_ending_is_not_counted() {
-        let key = ("acme/app".to_owned(), 30);
-        let failed = |reason: &str| {
-            let reason = reason.to_owned();
-            wasted(&attempt(Route::Native, Outcome::Failed { reason }), &key)
-        };
-        assert_eq!(failed(DAEMON_ENDED), None);
-        assert_eq!(failed(DAEMON_STOPPED), None);
-        assert_eq!(
-            failed("GitHub did not answer").as_deref(),
-            Some("GitHub did not answer")
-        );
     }
 }

@@ -1,5 +1,7 @@
 //! One job on its way: the effects of the [state machine](crate::job::state), performed, and what happens, fed back.
 
+mod limits;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +15,6 @@ use tracing::{info, warn};
 
 use super::runner::{self, Order, RunnerOrder, Said};
 use super::{Pipeline, RunError};
-use crate::config::Limits;
 use crate::daemon::egress::{Keeper, Leave};
 use crate::egress::EgressReport;
 use crate::github::runner::jit::Packed;
@@ -402,24 +403,7 @@ impl Drive<'_> {
     /// What an event means for a runner, whose exit code says more than that of a command; `None` when the runner was
     /// started again, and goes on.
     async fn translate(&mut self, event: Event, state: &State) -> Option<Event> {
-        let event = match event {
-            // A job whose process the kernel has ended for its memory may be over before that is seen.
-            Event::Exited { .. } | Event::Signalled { .. }
-                if matches!(state, State::Running) && self.runner.is_none() =>
-            {
-                let usage = match self.has_group() {
-                    true => self.pipeline.usage(self.id, self.slot, false).await,
-                    false => None,
-                };
-                match usage {
-                    Some(usage) if usage.was_out_of_memory => Event::LimitExceeded {
-                        what: self.exceeds(Some(usage)).unwrap_or_default(),
-                    },
-                    Some(_) | None => event,
-                }
-            }
-            event => event,
-        };
+        let event = self.or_out_of_memory(event, state).await;
         let runs = matches!(state, State::Running | State::Stopping { .. });
         let Some(runner) = self.runner.as_ref().filter(|_| runs) else {
             return Some(event);
@@ -524,44 +508,11 @@ impl Drive<'_> {
             }
         }
     }
-
-    fn has_group(&self) -> bool {
-        self.plan.as_ref().is_some_and(|plan| plan.group.is_some())
-    }
-
-    /// Notes what the job uses; says which limit it exceeds.
-    fn exceeds(&mut self, usage: Option<crate::warden::Usage>) -> Option<String> {
-        let usage = usage?;
-        if self.pipeline.is_exclusive() {
-            self.memory_peak_byte = self.memory_peak_byte.max(Some(usage.memory_byte));
-        }
-        let config = self.pipeline.planner.config();
-        exceeded(usage, &config.native.limits).or_else(|| {
-            let free = self.pipeline.free()?;
-            let pressure = &self.pipeline.pressure;
-            pressure.judge(self.id, usage, free, config.host.floors)
-        })
-    }
 }
 
 /// Why a job did not start whose sandbox hangs.
 fn not_ready() -> String {
     format!("the sandbox was not ready within {READY_WITHIN:?}")
-}
-
-/// Which limit `usage` exceeds, with the figures.
-fn exceeded(usage: crate::warden::Usage, limits: &Limits) -> Option<String> {
-    let over = |name: &str, used: u64, limit: u64| {
-        (used > limit).then(|| format!("{name} {} MiB of {} MiB", used >> 20, limit >> 20))
-    };
-    if usage.was_out_of_memory {
-        return Some(format!(
-            "memory {} MiB: the kernel ended a process of it at that limit",
-            limits.memory_byte >> 20
-        ));
-    }
-    over("memory", usage.memory_byte, limits.memory_byte)
-        .or_else(|| over("disk", usage.disk_byte.unwrap_or_default(), limits.disk_byte))
 }
 
 /// Why the packet filter is lost, once it is.
@@ -598,38 +549,5 @@ fn reason_of(state: &State) -> Option<String> {
         State::Stopping { why, .. } => Some(Outcome::from(why.clone()).to_string()),
         State::Scrubbing { outcome } => Some(outcome.to_string()),
         State::Queued | State::Preparing | State::Launching | State::Running | State::Done { .. } => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_is_over_its_limit_only_past_it() {
-        let limits = Limits {
-            processes: 1,
-            memory_byte: 2 << 20,
-            disk_byte: 3 << 20,
-            open_files: 1,
-            output_byte: 1,
-            nice: 0,
-            cgroup: crate::config::Groups::Auto,
-        };
-        let usage = |memory_byte, disk_byte| crate::warden::Usage {
-            processes: 1,
-            memory_byte,
-            was_out_of_memory: false,
-            disk_byte,
-        };
-        assert_eq!(exceeded(usage(2 << 20, Some(3 << 20)), &limits), None);
-        assert_eq!(
-            exceeded(usage(3 << 20, None), &limits).unwrap(),
-            "memory 3 MiB of 2 MiB"
-        );
-        assert_eq!(
-            exceeded(usage(0, Some(4 << 20)), &limits).unwrap(),
-            "disk 4 MiB of 3 MiB"
-        );
     }
 }
