@@ -10,6 +10,7 @@ pub mod egress;
 mod floors;
 pub mod gate;
 pub mod github;
+mod http;
 pub mod listen;
 pub mod look;
 mod prune;

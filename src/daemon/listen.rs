@@ -12,16 +12,14 @@ use camino::Utf8Path;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
-use super::Daemon;
+use super::{Daemon, http};
 use crate::config::{EgressMode, Listen};
 use crate::control::StatusReport;
 use crate::job::JobId;
@@ -34,12 +32,6 @@ use crate::sandbox::axes::Standing;
 
 /// Connections at once.
 const CONNECTIONS: usize = 32;
-
-/// How long a connection may take.
-const WITHIN: Duration = Duration::from_secs(10);
-
-/// Bytes of a request's head; hyper wants eight thousand at least.
-const HEAD_BYTE: usize = 16 * 1024;
 
 /// How long to wait when no connection can be accepted: out of descriptors, most likely.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -196,19 +188,8 @@ impl Daemon {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let answer = service_fn(|request| {
-            let (daemon, pages) = (Arc::clone(self), Arc::clone(pages));
-            async move { Ok::<_, Infallible>(daemon.respond(&request, &pages, asker).await) }
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .keep_alive(false)
-            .max_buf_size(HEAD_BYTE)
-            .serve_connection(TokioIo::new(stream), answer);
-        match tokio::time::timeout(WITHIN, connection).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "connection to the page"),
-            Err(_) => debug!("a connection to the page took too long"),
-        }
+        let answer = |request: Request<Incoming>| async move { self.respond(&request, pages, asker).await };
+        http::converse(stream, "page", answer).await;
     }
 
     async fn respond(

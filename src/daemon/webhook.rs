@@ -13,9 +13,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -25,12 +23,6 @@ use crate::github::webhook::{Ear, Head, Heard, Hint, LONGEST, Refusal};
 
 /// Connections at once. GitHub makes one per delivery.
 const CONNECTIONS: usize = 32;
-
-/// How long a connection may take. GitHub gives up after ten seconds itself ("Best practices for using webhooks").
-const WITHIN: Duration = Duration::from_secs(10);
-
-/// Bytes of a request's head; GitHub's have about one thousand. hyper wants eight thousand at least.
-const HEAD_BYTE: usize = 16 * 1024;
 
 /// How long to wait when no connection can be accepted: out of descriptors, most likely.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -75,19 +67,10 @@ pub async fn serve(listener: TcpListener, ear: Ear, hints: mpsc::Sender<Hint>) -
 }
 
 async fn converse(stream: TcpStream, shared: &Arc<Shared>) {
-    let answer = service_fn(|request| {
-        let shared = Arc::clone(shared);
-        async move { Ok::<_, Infallible>(answer(request, &shared).await) }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .keep_alive(false)
-        .max_buf_size(HEAD_BYTE)
-        .serve_connection(TokioIo::new(stream), answer);
-    match tokio::time::timeout(WITHIN, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "webhook connection"),
-        Err(_) => debug!("a webhook's connection took too long"),
-    }
+    super::http::converse(stream, "webhook", |request| async move {
+        answer(request, shared).await
+    })
+    .await;
 }
 
 async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {

@@ -127,14 +127,7 @@ fn what_strangers_can_cause_is_refused_with_its_reason() {
 fn a_forks_job_that_steals_a_native_runner_is_stopped_before_its_first_step() {
     let forge = Forge::start("", "");
     // The runner is there before the stranger is, so that nothing but the second look is in the way.
-    let gate = hub::faults::Gate::default();
-    forge
-        .hub
-        .inject("POST /_broker/session", 1, hub::faults::Fault::Hold(gate.clone()));
-    let trusted = push(&forge.hub, &["true"]);
-    forge
-        .hub
-        .wait("a runner that connects", |state| state.held().then_some(()));
+    let (trusted, gate) = forge.held_runner();
     forge.hub.cancel(forge.hub.job(trusted).run);
     let place = forge.daemon().site().top.join("stolen");
     std::fs::create_dir(&place).unwrap();

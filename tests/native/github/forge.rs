@@ -8,8 +8,9 @@ use ephemerd::job::Outcome;
 use ephemerd::job::ledger::JobRow;
 
 use super::hub::Hub;
+use super::hub::faults::{Fault, Gate};
 use super::hub::scenario::Trigger;
-use super::hub::state::{JobSpec, Phase};
+use super::hub::state::{JobSpec, Phase, State};
 use super::release::publish;
 use crate::harness::{Daemon, Family, Site, wait_for};
 
@@ -55,6 +56,18 @@ impl Forge {
         jobs.retain(|row| row.github.as_ref().is_some_and(|at| at.ticket.job == job));
         jobs.reverse();
         jobs
+    }
+
+    /// A push whose runner is there and gets no further until the gate is opened, so that another job can be given to it.
+    #[track_caller]
+    pub(crate) fn held_runner(&self) -> (u64, Gate) {
+        let gate = Gate::default();
+        let hold = Fault::Hold(gate.clone());
+        self.hub.inject("POST /_broker/session", 1, hold);
+        let job = push(&self.hub, &["true"]);
+        let is_held = |state: &State| state.held().then_some(());
+        self.hub.wait("a runner that connects", is_held);
+        (job, gate)
     }
 
     /// Waits until a job has ended at GitHub; how.

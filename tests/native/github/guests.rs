@@ -10,7 +10,6 @@ use ephemerd::vm::Isolation;
 
 use super::forge::{Forge, prepare, push, steps};
 use super::hub::Hub;
-use super::hub::faults::{Fault, Gate};
 use super::hub::scenario::Trigger;
 use crate::harness::{Daemon, Family, Site, out, said, wait_for, wait_within};
 
@@ -163,14 +162,7 @@ fn a_runner_in_a_guest_that_is_given_a_refused_job_is_ended_and_the_host_takes_t
         &format!("manifest = {manifest:?}\n\"acme/app\" = {{ route = \"native\", fallback = \"vm\" }}\n"),
         "refuse",
     );
-    let gate = Gate::default();
-    forge
-        .hub
-        .inject("POST /_broker/session", 1, Fault::Hold(gate.clone()));
-    let trusted = push(&forge.hub, &["true"]);
-    forge
-        .hub
-        .wait("a runner that connects", |state| state.held().then_some(()));
+    let (trusted, gate) = forge.held_runner();
     forge.hub.cancel(forge.hub.job(trusted).run);
     let stolen = forge.hub.launch(
         Trigger::fork_pull_request("acme/app", "eve/app"),
@@ -248,14 +240,7 @@ fn a_runner_in_a_guest_that_is_given_a_job_of_a_repository_nobody_serves_is_ende
     forge
         .hub
         .runner_group("guests", Some(&["acme/app", "acme/other"]), false);
-    let gate = Gate::default();
-    forge
-        .hub
-        .inject("POST /_broker/session", 1, Fault::Hold(gate.clone()));
-    let served = push(&forge.hub, &["true"]);
-    forge
-        .hub
-        .wait("a runner that connects", |state| state.held().then_some(()));
+    let (served, gate) = forge.held_runner();
     forge.hub.cancel(forge.hub.job(served).run);
     let strange = forge.hub.launch(
         Trigger::push("acme/other"),

@@ -14,14 +14,7 @@ use crate::harness::{Daemon, Family, out, said, wait_for};
 #[test]
 fn i1_a_runner_that_has_another_job_is_left_alone_when_its_own_is_cancelled() {
     let forge = Forge::start("", "");
-    let gate = super::hub::faults::Gate::default();
-    forge
-        .hub
-        .inject("POST /_broker/session", 1, Fault::Hold(gate.clone()));
-    let first = push(&forge.hub, &["true"]);
-    forge
-        .hub
-        .wait("a runner that connects", |state| state.held().then_some(()));
+    let (first, gate) = forge.held_runner();
     // The job it was made for goes, and another takes its place.
     forge.hub.cancel(forge.hub.job(first).run);
     let second = push(&forge.hub, &["touch begun", "test -e begun"]);
@@ -242,14 +235,7 @@ fn i7_a_drained_host_makes_no_runner_and_says_so() {
 #[test]
 fn i13_a_runner_that_gets_no_job_is_deleted_and_ends() {
     let forge = Forge::start("idle_timeout = \"1s\"\n", "");
-    let gate = super::hub::faults::Gate::default();
-    forge
-        .hub
-        .inject("POST /_broker/session", 1, Fault::Hold(gate.clone()));
-    let job = push(&forge.hub, &["true"]);
-    forge
-        .hub
-        .wait("a runner that connects", |state| state.held().then_some(()));
+    let (job, gate) = forge.held_runner();
     forge.hub.cancel(forge.hub.job(job).run);
     gate.open();
     wait_for("the end of the runner", || {
@@ -299,14 +285,7 @@ fn i18_one_run_that_cannot_be_told_of_hides_no_other() {
 #[test]
 fn a_runner_of_an_organisation_runs_no_job_of_a_repository_that_is_not_served() {
     let forge = Forge::start("org = \"acme\"\nrepos = [\"acme/app\"]\n", "");
-    let gate = super::hub::faults::Gate::default();
-    forge
-        .hub
-        .inject("POST /_broker/session", 1, Fault::Hold(gate.clone()));
-    let served = push(&forge.hub, &["true"]);
-    forge
-        .hub
-        .wait("a runner that connects", |state| state.held().then_some(()));
+    let (served, gate) = forge.held_runner();
     forge.hub.cancel(forge.hub.job(served).run);
     // Trusted, of the same organisation, with the same labels.
     let run = forge.hub.launch(
@@ -347,14 +326,7 @@ fn i20_i3_a_daemon_that_is_killed_leaves_no_runner_and_its_job_can_run_again() {
 #[test]
 fn i20_a_daemon_that_is_killed_while_a_runner_is_being_made_deletes_it_afterwards() {
     let mut forge = Forge::start("", "");
-    let gate = super::hub::faults::Gate::default();
-    forge
-        .hub
-        .inject("POST /_broker/session", 1, Fault::Hold(gate.clone()));
-    let job = push(&forge.hub, &["true"]);
-    forge
-        .hub
-        .wait("a runner that connects", |state| state.held().then_some(()));
+    let (job, gate) = forge.held_runner();
     let site = forge.daemon.take().unwrap().kill();
     gate.open();
     assert_eq!(forge.hub.runners().len(), 1);

@@ -284,14 +284,7 @@ fn the_faults_of_the_wire_are_waited_out() {
 #[test]
 fn a_job_that_github_takes_back_is_acquired_again() {
     let forge = start();
-    let gate = Gate::default();
-    forge
-        .hub
-        .inject("POST /_broker/session", 1, Fault::Hold(gate.clone()));
-    let job = push(&forge.hub, &["true"]);
-    forge
-        .hub
-        .wait("a runner that connects", |state| state.held().then_some(()));
+    let (job, gate) = forge.held_runner();
     forge.hub.take_back(job);
     gate.open();
     assert_eq!(forge.conclusion(job), "success");
