@@ -17,6 +17,7 @@ pub mod probe;
 pub mod profile;
 pub mod provision;
 pub mod prune;
+pub mod reload;
 pub mod route;
 pub mod run;
 pub mod semantics;
@@ -67,6 +68,8 @@ pub enum Command {
     Logs(jobs::LogsArgs),
     /// End a job.
     Cancel(jobs::CancelArgs),
+    /// Let the daemon read its configuration again, without disturbing jobs that run.
+    Reload(reload::ReloadArgs),
     /// Start no more jobs; running ones go on.
     Drain,
     /// Start jobs again, or take a slot out of quarantine.
@@ -145,6 +148,7 @@ impl Command {
             | Self::Exec(_)
             | Self::Submit(_)
             | Self::Cancel(_)
+            | Self::Reload(_)
             | Self::Drain
             | Self::Resume(_) => false,
             Self::Profile(args) => args.only_answers(),
@@ -197,6 +201,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
         Command::Status(args) => jobs::status(args, &socket()?),
         Command::Logs(args) => jobs::logs(args, &socket()?),
         Command::Cancel(args) => jobs::cancel(args, &socket()?),
+        Command::Reload(args) => reload::run(args, path, host),
         Command::Drain => jobs::drain(&socket()?),
         Command::Resume(args) => jobs::resume(args, &socket()?),
         Command::Route(args) => route::run(args, &load(path)?.config),
@@ -252,7 +257,7 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     };
     if error
         .chain()
-        .any(|cause| cause.downcast_ref::<ConfigError>().is_some() || is_manifest(cause))
+        .any(|cause| is_configuration(cause) || is_manifest(cause))
     {
         2
     } else if error.chain().any(|cause| {
@@ -268,6 +273,11 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     } else {
         1
     }
+}
+
+/// Whether the configuration is wrong, for this command or for the daemon.
+fn is_configuration(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<ConfigError>().is_some() || cause.downcast_ref::<reload::Kept>().is_some()
 }
 
 /// Whether a manifest is wrong, which is part of the configuration.

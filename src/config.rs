@@ -9,6 +9,7 @@
 //! contradict each other. All problems of a file are told at once, each with its line and column. Nothing
 //! else in the program reads the file. The built-in defaults are the empty file.
 
+pub mod diff;
 mod grants;
 pub mod keys;
 mod listen;
@@ -467,6 +468,12 @@ pub fn load(path: &Utf8Path) -> Result<Loaded, ConfigError> {
         source,
     })?;
     parse(&text, path.as_str())
+}
+
+/// Where the daemon of the file at `path` listens, as far as that can be told of one with errors.
+pub fn socket_of(path: &Utf8Path) -> Option<Utf8PathBuf> {
+    let text = std::fs::read_to_string(path).ok()?;
+    resolve::socket(raw::read_despite(&text))
 }
 
 /// The configuration in the file at `given`; without one that at the default path, which need not exist:

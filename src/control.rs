@@ -10,6 +10,7 @@ pub mod server;
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::github::GitHubReport;
+use crate::daemon::reload::{ConfigReport, Reloaded};
 use crate::daemon::vm::report::VmReport;
 use crate::job::ledger::{JobRow, Transition};
 use crate::job::{JobId, JobSpec, Repo};
@@ -65,6 +66,11 @@ pub enum Ask {
         /// The questions.
         questions: Vec<Question>,
     },
+    /// Read the configuration again.
+    Reload {
+        /// Only say what that would come to.
+        dry_run: bool,
+    },
     /// Start no more jobs.
     Drain {},
     /// Start jobs again.
@@ -100,6 +106,13 @@ pub enum Answer {
     Seen {
         /// The answers.
         answers: Vec<question::Answer>,
+    },
+    /// The configuration was read again.
+    Reloaded(Box<Reloaded>),
+    /// The configuration is wrong, and what was in force stays.
+    Kept {
+        /// Why, with the place of every problem and what helps.
+        message: String,
     },
     /// Done; for logs, the output follows.
     Done {},
@@ -153,6 +166,9 @@ pub struct StatusReport {
     /// Where the status page and the metrics are served.
     #[serde(default)]
     pub listen: Option<String>,
+    /// When the configuration was read, whether the last reading came to nothing, and what waits for a restart.
+    #[serde(default)]
+    pub config: ConfigReport,
 }
 
 /// How a slot is.

@@ -15,6 +15,7 @@ pub mod listen;
 pub mod look;
 mod prune;
 pub mod queue;
+pub mod reload;
 pub mod start;
 pub mod vm;
 pub mod webhook;
@@ -46,6 +47,7 @@ use github::Source;
 use listen::Board;
 use look::{Eyes, LookError};
 use queue::Queue;
+use reload::Reading;
 use vm::{Guests, Vms};
 
 /// How often the daemon sees whether a check gets too old.
@@ -60,6 +62,8 @@ pub struct Daemon {
     pipeline: Pipeline,
     slots: BTreeMap<u32, Slot>,
     gate: Gate,
+    /// What is in force, and where it is read again.
+    reading: Reading,
     /// This program, which looks for the gate.
     program: Utf8PathBuf,
     /// Where jobs come from besides the control socket.
@@ -101,7 +105,8 @@ impl State {
 
 impl Daemon {
     /// A dispatcher for `slots`, none of which is in use; those in quarantine stay out of use. `program` is ephemerd
-    /// itself, which looks for the gate; `source` is where jobs come from besides the control socket.
+    /// itself, which looks for the gate; `source` is where jobs come from besides the control socket, and `reading` what the
+    /// configuration was read from.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -109,7 +114,7 @@ impl Daemon {
         pipeline: Pipeline,
         slots: Vec<Slot>,
         gate: Gate,
-        (program, source): (Utf8PathBuf, Option<Source>),
+        (program, source, reading): (Utf8PathBuf, Option<Source>, Reading),
         (guests, only_guests): (Option<Guests>, Option<String>),
     ) -> Result<Arc<Self>, LedgerError> {
         let mut state = State::default();
@@ -126,6 +131,7 @@ impl Daemon {
             pipeline,
             slots,
             gate,
+            reading,
             program,
             source,
             guests,
@@ -154,7 +160,7 @@ impl Daemon {
     /// The file of a job's output.
     pub fn log_of(&self, job: &JobId) -> Utf8PathBuf {
         self.pipeline
-            .planner
+            .planner()
             .data_dir()
             .join("logs")
             .join(format!("{job}.log"))
@@ -195,9 +201,12 @@ impl Daemon {
         let admitted = match &self.only_guests {
             Some(why) => Err(GateError::Shut(why.clone())),
             None => {
-                self.gate
-                    .admit(&spec.origin.repo, self.eyes(&slot, &cancel))
-                    .await
+                let eyes = self.eyes(&slot, &cancel);
+                match self.gate.admit(&spec.origin.repo, eyes).await {
+                    // Looking may have taken a while.
+                    Ok(()) => self.is_native_still(&spec).map_err(GateError::Shut),
+                    refused => refused,
+                }
             }
         };
         let unusable = match admitted {
@@ -337,7 +346,7 @@ impl Daemon {
         slot: &Slot,
         cancel: &CancellationToken,
     ) -> Option<String> {
-        let limit_byte = self.pipeline.planner.config().native.limits.output_byte;
+        let limit_byte = self.pipeline.planner().config().native.limits.output_byte;
         let stream = Stream::Log {
             file: self.log_of(id),
             limit_byte,

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::config::{Config, Floors};
 use crate::control::{SlotNow, StatusReport};
+use crate::daemon::reload::FailedReload;
 use crate::finding::{self, Finding, Level};
 use crate::host::Free;
 use crate::job::JobId;
@@ -139,6 +140,18 @@ pub fn daemon(seen: &DaemonSeen, version: &str) -> Vec<Finding> {
     }
     if let Some(why) = &status.full {
         found.push(Finding::of_error(Level::Fail, "room", why));
+    }
+    if let Some(FailedReload { why, .. }) = &status.config.failed {
+        let kept = format!("not reloaded, the old one stays: {why}");
+        found.push(Finding::of_error(Level::Warn, "configuration", &kept).fix(&["reload"]));
+    }
+    if !status.config.restart_needed.is_empty() {
+        let keys = status.config.restart_needed.join(", ");
+        found.push(Finding::new(
+            Level::Warn,
+            "restart",
+            format!("new values wait for one: {keys}"),
+        ));
     }
     for slot in &status.slots {
         if let SlotNow::Quarantined { reason } = &slot.now {
@@ -436,6 +449,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "version": "1.0.0", "pid": 7, "data_dir": "/data", "draining": true, "queued": [], "axes": [],
             "shut": "this host is not enabled\nhint: `ephemerd host enable`", "full": null,
+            "config": {"read_ms": 1, "failed": {"at_ms": 2, "why": "e.toml:1:1: unknown key"}, "restart_needed": ["native.slots"]},
             "slots": [
                 {"index": 1, "account": "_ephemerd1", "state": "free"},
                 {"index": 2, "account": "_ephemerd2", "state": "quarantined", "reason": "a process"},
@@ -456,6 +470,9 @@ mod tests {
         fail     gate: this host is not enabled
                  hint: `ephemerd host enable`
                  fix: ephemerd host enable
+        warn     configuration: not reloaded, the old one stays: e.toml:1:1: unknown key
+                 fix: ephemerd reload
+        warn     restart: new values wait for one: native.slots
         fail     slot 2: in quarantine: a process
                  hint: end or remove what it names first
                  fix: ephemerd resume --slot 2

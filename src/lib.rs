@@ -27,6 +27,7 @@ pub mod finding;
 pub mod github;
 pub mod host;
 pub mod job;
+pub mod latest;
 pub mod metrics;
 pub mod page;
 pub mod probe;

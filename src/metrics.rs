@@ -262,6 +262,25 @@ fn register_host(registry: &mut Registry, now: &Now<'_>) {
         "Whether no job starts, because less disk or memory is free than this host keeps",
         u64::from(status.full.is_some()),
     );
+    gauge(
+        registry,
+        "config_last_reload_successful",
+        "Whether the configuration could be read when it was read last",
+        u64::from(status.config.failed.is_none()),
+    );
+    let read: Gauge<f64, std::sync::atomic::AtomicU64> = Gauge::default();
+    read.set(seconds(Some(0), Some(status.config.read_ms)).unwrap_or_default());
+    registry.register(
+        "config_last_reload_success_timestamp_seconds",
+        "When the configuration that is in force was read, since 1970",
+        read,
+    );
+    gauge(
+        registry,
+        "config_restart_needed",
+        "Keys of the configuration whose new values wait for a restart",
+        u64::try_from(status.config.restart_needed.len()).unwrap_or(u64::MAX),
+    );
     let axes = Family::<OfAxis, Gauge>::default();
     for report in &status.axes {
         let axis = report.axis.to_string();

@@ -149,6 +149,16 @@ impl Settings {
         }
     }
 
+    /// The words by which the daemon is let read its configuration again.
+    fn reload(&self) -> [String; 4] {
+        [
+            self.program.to_string(),
+            "--config".to_owned(),
+            self.config_file.to_string(),
+            "reload".to_owned(),
+        ]
+    }
+
     /// The words of the command line that is the daemon.
     fn command(&self) -> Vec<String> {
         let config = ["--config".to_owned(), self.config_file.to_string()];

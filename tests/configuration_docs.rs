@@ -13,7 +13,7 @@ fn rows() -> Vec<&'static str> {
     let mut rows = Vec::new();
     let mut inside = false;
     for line in DOCS.lines() {
-        if line == "| key | type | default | meaning |" {
+        if line == "| key | type | default | changed by | meaning |" {
             inside = true;
         } else if !line.starts_with('|') {
             inside = false;

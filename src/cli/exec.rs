@@ -168,7 +168,7 @@ async fn run_one(
     if args.keep {
         eprintln!(
             "ephemerd: workspace kept at {}/kept/{id}",
-            pipeline.planner.data_dir()
+            pipeline.planner().data_dir()
         );
     }
     if !ended.leftovers.is_empty() {

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::control::client::ask;
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
 use crate::daemon::github::GitHubReport;
+use crate::daemon::reload::{ConfigReport, FailedReload};
 use crate::daemon::vm::report::{KindReport, VmReport};
 use crate::egress::EgressReport;
 use crate::github::ticket::{AtGitHub, Ticket};
@@ -438,6 +439,23 @@ fn vm_text(report: &VmReport) -> String {
     lines.concat()
 }
 
+/// What somebody should know about the configuration.
+fn config_text(config: &ConfigReport) -> String {
+    let ConfigReport {
+        read_ms: _,
+        failed,
+        restart_needed,
+    } = config;
+    let failed = failed
+        .iter()
+        .map(|FailedReload { at_ms, why }| format!("not reloaded at {} UTC: {why}\n", moment(*at_ms)));
+    let mut lines: Vec<String> = failed.collect();
+    if !restart_needed.is_empty() {
+        lines.push(format!("waits for a restart: {}\n", restart_needed.join(", ")));
+    }
+    lines.concat()
+}
+
 fn status_text(status: &StatusReport) -> String {
     let StatusReport {
         version,
@@ -452,6 +470,7 @@ fn status_text(status: &StatusReport) -> String {
         github,
         vm,
         listen,
+        config,
     } = status;
     let row = |slot: &SlotReport| {
         let now = match &slot.now {
@@ -479,7 +498,8 @@ fn status_text(status: &StatusReport) -> String {
         Some(at) => format!("page: http://{at}/\n"),
     };
     format!(
-        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{page}{shut}{full}{}queued: {}\n{vm}{github}{}",
+        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{page}{}{shut}{full}{}queued: {}\n{vm}{github}{}",
+        config_text(config),
         table(
             ["SLOT", "ACCOUNT", "NOW"],
             &slots.iter().map(row).collect::<Vec<_>>()

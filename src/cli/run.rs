@@ -18,10 +18,12 @@ use crate::daemon::Daemon;
 use crate::daemon::gate::Gate;
 use crate::daemon::github::Source;
 use crate::daemon::listen::Listener;
+use crate::daemon::reload::Reading;
 use crate::daemon::start::{Claim, Started, start};
 use crate::daemon::vm::Guests;
 use crate::host::logfile::LogFile;
 use crate::host::{Host, os};
+use crate::latest::Latest;
 use crate::vm::plan::Plan;
 
 /// Arguments of `run`.
@@ -61,6 +63,8 @@ pub fn run(
 async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
     // From here on a signal waits until it can be obeyed, instead of ending us half started.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let reading = Reading::new(host, config_file.clone(), loaded.clone());
     let config = loaded.config;
     let program = super::own_program()?;
     let control = config.control.clone();
@@ -83,24 +87,29 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     if let Some(why) = &only_guests {
         warn!("no native job can run here, only guests: {why}");
     }
-    let native = &pipeline.planner.config().native;
+    let planner = pipeline.planner();
+    let native = &planner.config().native;
     let guests = room.map(|room| {
         let total = crate::host::total_memory_byte();
         let plan = Plan::new(total, native.slots, native.limits.memory_byte, &room.config);
-        Guests { room, plan }
+        Guests {
+            room,
+            plan: Latest::new(plan),
+        }
     });
-    let gate = Gate::new(
-        host,
-        pipeline.planner.config(),
-        manifests,
-        pipeline.planner.data_dir().to_owned(),
-    );
+    let gate = Gate::new(host, planner.config(), manifests, planner.data_dir().to_owned());
     if let Some(why) = gate.why_shut(None).await {
         warn!("no job is let through: {why}");
     }
-    let planner = &pipeline.planner;
     let source = Source::open(host, planner.config(), (planner.data_dir(), pipeline.root))?;
-    let daemon = Daemon::new(pipeline, slots, gate, (program, source), (guests, only_guests))?;
+    let daemon = Daemon::new(
+        pipeline,
+        slots,
+        gate,
+        (program, source, reading),
+        (guests, only_guests),
+    )?;
+    drop(planner);
     let listener = server::listen(&control.socket, &control.admin_group).map_err(|error| {
         anyhow::Error::new(error).context(format!("could not listen on `{}`", control.socket))
     })?;
@@ -151,6 +160,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
             ended = &mut housekeeping => anyhow::bail!("nothing is pruned any more: {ended:?}"),
             ended = &mut keeping => anyhow::bail!("the egress filter is no longer watched: {ended:?}"),
             () = next(&mut beat) => os::service_lives(),
+            _ = hangup.recv() => drop(tokio::spawn(Arc::clone(&daemon).reload_on_signal())),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }

@@ -4,8 +4,10 @@
 //! A segment in capitals stands for a name that the file chooses: `repos.REPO.posture` is what
 //! `[repos."acme/ios"]` may hold. The rows themselves are in `table`.
 
+mod class;
 mod table;
 
+pub use class::Class;
 pub use table::KEYS;
 
 /// What may stand at a key.
@@ -122,9 +124,10 @@ impl Key {
             .default
             .map_or("not set".to_owned(), |text| format!("`{text}`"));
         format!(
-            "| `{}` | {} | {default} | {} |",
+            "| `{}` | {} | {default} | {} | {} |",
             self.name,
             self.kind.describe(),
+            self.class().describe(),
             self.doc
         )
     }

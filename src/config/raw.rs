@@ -96,6 +96,17 @@ pub(super) fn read(text: &str) -> RawFile {
     walk.file
 }
 
+/// The entries of what can be made of a text with errors, for who must do with that.
+pub(super) fn read_despite(text: &str) -> RawFile {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let mut walk = Walk {
+        text,
+        file: RawFile::default(),
+    };
+    walk.table(table.get_ref(), &[], &KEYS.iter().collect::<Vec<_>>());
+    walk.file
+}
+
 /// The default value of `key`, read as if it stood in a file; `None` when the key has none.
 pub(super) fn default_of(key: &Key) -> Option<Raw> {
     let text = key.default?;

@@ -12,6 +12,8 @@ mod repos;
 pub(super) mod values;
 mod vm;
 
+use camino::Utf8PathBuf;
+
 use super::grants::{self, Grant};
 use super::problem::Problem;
 use super::raw::RawFile;
@@ -30,6 +32,13 @@ pub(super) fn resolve(raw: RawFile) -> Result<Config, Vec<Problem>> {
         Some(config) if problems.is_empty() => Ok(config),
         Some(_) | None => Err(problems),
     }
+}
+
+/// The control socket of a file, whatever else is wrong with it.
+pub(super) fn socket(raw: RawFile) -> Option<Utf8PathBuf> {
+    let mut reader = Reader::new(raw);
+    let host = host(&mut reader)?;
+    Some(control::control(&mut reader, Some(&host))?.socket)
 }
 
 fn config(r: &mut Reader) -> Option<Config> {

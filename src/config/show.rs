@@ -24,6 +24,9 @@ use crate::trust::{Conditions, DefaultRoute, Route, TrustConfig, TrustRule};
 pub struct Row {
     /// The dotted key.
     pub key: String,
+    /// Its segments, without quotes.
+    #[serde(skip)]
+    pub path: Vec<String>,
     /// The value as TOML.
     pub value: String,
     /// `default`, or file and line.
@@ -103,7 +106,13 @@ impl Rows<'_> {
             Some(KeyOrigin::File { line }) => format!("{}:{line}", self.loaded.file.escape_debug()),
             Some(KeyOrigin::Default) | None => "default".to_owned(),
         };
-        self.rows.push(Row { key, value, origin });
+        let path = path.iter().map(|&segment| segment.to_owned()).collect();
+        self.rows.push(Row {
+            key,
+            path,
+            value,
+            origin,
+        });
     }
 
     fn native(&mut self, native: &Native) {

@@ -38,7 +38,7 @@ impl Daemon {
         if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
             return true;
         }
-        let group = users::get_group_by_name(&self.pipeline.planner.config().control.admin_group);
+        let group = users::get_group_by_name(&self.pipeline.planner().config().control.admin_group);
         let user = users::get_user_by_uid(uid);
         let (Some(group), Some(user)) = (group, user) else {
             return false;
@@ -72,6 +72,7 @@ impl Daemon {
                 self.wake_source();
                 Ok(Answer::Done {})
             }
+            Ask::Reload { dry_run } => Ok(self.answer_reload(dry_run).await),
             Ask::Resume { slot: None } => {
                 {
                     let mut state = self.state();
@@ -96,7 +97,8 @@ impl Daemon {
         if self.state().stopping {
             return Err("the daemon is stopping".into());
         }
-        let config = self.pipeline.planner.config();
+        let planner = self.pipeline.planner();
+        let config = planner.config();
         let mut decision = trust::decide(&config.trust, config.has_vm_backend(), &spec.origin);
         if decision.route == Route::Native
             && let Some(why) = self.why_not_native(&spec.origin.repo).await
@@ -150,7 +152,8 @@ impl Daemon {
 
     /// Answers as a job of `repo` sees it, whose jobs must be native.
     async fn look(self: &Arc<Self>, repo: &Repo, questions: &[Question]) -> Result<Answer, String> {
-        let config = self.pipeline.planner.config();
+        let planner = self.pipeline.planner();
+        let config = planner.config();
         let origin = Origin::own(repo);
         let decision = trust::decide(&config.trust, config.has_vm_backend(), &origin);
         if repo.as_str() != NOBODY && decision.route != Route::Native {
@@ -220,7 +223,7 @@ impl Daemon {
         StatusReport {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            data_dir: self.pipeline.planner.data_dir().to_string(),
+            data_dir: self.pipeline.planner().data_dir().to_string(),
             draining: state.draining,
             queued: state.queue.iter().cloned().collect(),
             slots: slots.collect(),
@@ -230,6 +233,7 @@ impl Daemon {
             github: self.source.as_ref().map(Source::report),
             vm,
             listen: self.board.at.get().map(ToString::to_string),
+            config: self.reading.report(),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::host::provision::context;
 use crate::host::provision::stamp::stamps;
 use crate::job::plan::Environments;
 use crate::job::{Origin, Repo};
+use crate::latest::Latest;
 use crate::provision::enabled::{self, Check, Gate as Standing, Stamps};
 use crate::provision::manifest::{self, Manifest, ManifestError};
 use crate::provision::question::View;
@@ -72,6 +73,24 @@ impl Manifests {
         }
     }
 
+    /// The names of those that say something else than they do in `before`, or were not there.
+    pub fn changed_since(&self, before: &Self) -> Vec<String> {
+        let is_new = |(subject, manifest): &(&Option<Repo>, &Arc<Manifest>)| {
+            let old = before.all.get(*subject);
+            old.is_none_or(|old| old.digest != manifest.digest)
+        };
+        let changed = self.all.iter().filter(is_new);
+        let mut names: Vec<String> = changed.map(|(_, manifest)| manifest.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Whether both ask the same of everybody.
+    fn say_the_same_as(&self, other: &Self) -> bool {
+        self.all.len() == other.all.len() && self.changed_since(other).is_empty()
+    }
+
     /// The variables they give to jobs on `host`.
     pub fn environments(&self, host: &Host, config: &Config) -> Environments {
         let mut environments = Environments::default();
@@ -102,13 +121,36 @@ pub enum GateError {
     Look(#[from] LookError),
 }
 
+/// What the gate goes by.
+#[derive(Debug)]
+struct Rules {
+    config: Config,
+    manifests: Manifests,
+}
+
+impl Rules {
+    /// Whether a check by one of them says the same by the other.
+    fn looks_at_the_same_as(&self, other: &Self) -> bool {
+        let looks_at = |config: &Config| {
+            let Config {
+                host,
+                native,
+                repos,
+                egress,
+                ..
+            } = config;
+            (host.clone(), native.clone(), repos.clone(), egress.clone())
+        };
+        looks_at(&self.config) == looks_at(&other.config) && self.manifests.say_the_same_as(&other.manifests)
+    }
+}
+
 /// The gate.
 #[derive(Debug)]
 pub struct Gate {
     host: Host,
-    config: Config,
     data_dir: Utf8PathBuf,
-    manifests: Manifests,
+    rules: Latest<Rules>,
     /// The last check of each manifest.
     checks: Mutex<BTreeMap<Option<Repo>, Check>>,
     /// Held by whoever looks, so that others who want to know wait for what is found.
@@ -120,12 +162,30 @@ impl Gate {
     pub fn new(host: &Host, config: &Config, manifests: Manifests, data_dir: Utf8PathBuf) -> Self {
         Self {
             host: host.clone(),
-            config: config.clone(),
             data_dir,
-            manifests,
+            rules: Latest::new(Rules {
+                config: config.clone(),
+                manifests,
+            }),
             checks: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Goes by another configuration, and the manifests that it names, from now on. What was found stays where it would be
+    /// looked for in the same way.
+    pub fn go_by(&self, config: Config, manifests: Manifests) {
+        let rules = Rules { config, manifests };
+        let keeps = self.rules.get().looks_at_the_same_as(&rules);
+        self.rules.set(rules);
+        if !keeps {
+            self.checks().clear();
+        }
+    }
+
+    /// The manifests that it goes by.
+    pub fn manifests(&self) -> Manifests {
+        self.rules.get().manifests.clone()
     }
 
     /// Why no job of `repo`, or of anybody, would be let through, as far as that is known without looking.
@@ -178,10 +238,11 @@ impl Gate {
     /// What will be too old within `soon`, or is stale already: the host as `None`.
     pub async fn due(&self, soon: Duration) -> Vec<Option<Repo>> {
         // One that is short is not repeated all the time.
-        let recheck = self.config.host.recheck;
+        let rules = self.rules.get();
+        let recheck = rules.config.host.recheck;
         let recheck = recheck.saturating_sub(soon.min(recheck / 4));
         let mut due = vec![];
-        for subject in self.manifests.all.keys() {
+        for subject in rules.manifests.all.keys() {
             if matches!(self.stands_for(subject, recheck).await, Standing::Stale(_)) {
                 due.push(subject.clone());
             }
@@ -204,21 +265,23 @@ impl Gate {
     }
 
     async fn stands(&self, subject: &Option<Repo>) -> Standing {
-        self.stands_for(subject, self.config.host.recheck).await
+        let recheck = self.rules.get().config.host.recheck;
+        self.stands_for(subject, recheck).await
     }
 
     async fn stands_for(&self, subject: &Option<Repo>, recheck: Duration) -> Standing {
-        let Some(manifest) = self.manifests.all.get(subject).cloned() else {
+        let rules = self.rules.get();
+        let Some(manifest) = rules.manifests.all.get(subject).cloned() else {
             return Standing::Open;
         };
         if let (None, Err(why)) = (subject, self.owner_says(&manifest)) {
             return Standing::Shut(why);
         }
-        let (check, read) = (self.checks().get(subject).cloned(), self.manifests.read.clone());
+        let (check, read) = (self.checks().get(subject).cloned(), rules.manifests.read.clone());
         let compared = blocking(move || {
             if let Some(name) = changed_since(&manifest, &read) {
                 return Standing::Shut(format!(
-                    "the manifest `{name}` says something else than when the daemon started\nhint: restart the daemon, then `ephemerd host enable`"
+                    "the manifest `{name}` says something else than when the daemon read it\nhint: `ephemerd reload`, then `ephemerd host enable`"
                 ));
             }
             match check {
@@ -253,7 +316,8 @@ impl Gate {
     }
 
     async fn look_again(&self, subject: &Option<Repo>, why: &str, eyes: Eyes<'_>) -> Result<(), LookError> {
-        let Some(manifest) = self.manifests.all.get(subject).cloned() else {
+        let rules = self.rules.get();
+        let Some(manifest) = rules.manifests.all.get(subject).cloned() else {
             return Ok(());
         };
         let name = manifest.name.clone();
@@ -261,9 +325,9 @@ impl Gate {
             manifest = name,
             why, "looking whether this host has what it must have"
         );
-        let (host, config) = (self.host.clone(), self.config.clone());
+        let (host, by) = (self.host.clone(), Arc::clone(&rules));
         let (asked, mut rests_on) = blocking(move || {
-            let asked = Asked::new(&host, &config, Manifest::clone(&manifest));
+            let asked = Asked::new(&host, &by.config, Manifest::clone(&manifest));
             // Before anything is asked: what changes meanwhile must be seen afterwards.
             let before = stamps(enabled::rests_on(&asked.manifest, &asked.context));
             (asked, before)
@@ -297,6 +361,10 @@ impl Gate {
             Check::new(&looked.report(), rests_on, now_unix_ms())
         })
         .await?;
+        if !self.rules.is_still(&rules) {
+            // Whoever wants to know looks again, by what holds now.
+            return Ok(());
+        }
         match &check.failing {
             None => info!(manifest = name, "this host has it"),
             Some(failing) => warn!(manifest = name, failing, "this host does not have it"),

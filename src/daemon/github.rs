@@ -19,12 +19,13 @@ mod earlier;
 mod hints;
 mod poll;
 mod reap;
+mod reload;
 mod runner;
 mod sets;
 mod trees;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -44,6 +45,7 @@ use crate::github::webhook::{Ear, NoSecret};
 use crate::host::secrets::{self, SecretError};
 use crate::host::{Host, INSTALLATION, installation};
 use crate::job::{JobId, Repo};
+use crate::latest::Latest;
 use crate::trust::Route;
 pub(super) use runner::InGuest;
 use sets::Set;
@@ -82,7 +84,7 @@ pub enum SourceError {
 /// The source.
 #[derive(Debug)]
 pub struct Source {
-    config: config::GitHub,
+    config: Latest<config::GitHub>,
     client: Client,
     /// Who knows the latest release of the runner.
     releases: Client,
@@ -94,6 +96,8 @@ pub struct Source {
     trees: Trees,
     /// Who hears webhooks, until they are taken.
     ear: tokio::sync::Mutex<Option<Ear>>,
+    /// The repositories that it hears of.
+    heard: Option<Arc<Latest<BTreeSet<Repo>>>>,
     sight: Mutex<Sight>,
     /// The scale sets that jobs come from; none where GitHub is polled.
     sets: BTreeMap<Scope, Set>,
@@ -210,19 +214,25 @@ impl Source {
         let prefix = format!("eph-{id}-");
         let sets = sets::open(&client, &github, (&data_dir.join("state"), &prefix))?;
         Ok(Some(Self {
-            config: github,
+            config: Latest::new(github),
             client,
             releases,
             host: host.clone(),
             prefix,
             group: OnceCell::new(),
             trees,
+            heard: ear.as_ref().map(Ear::repos),
             ear: tokio::sync::Mutex::new(ear),
             sight: Mutex::default(),
             sets,
             news: watch::Sender::new(()),
             ended: Notify::new(),
         }))
+    }
+
+    /// What it goes by now.
+    fn config(&self) -> Arc<config::GitHub> {
+        self.config.get()
     }
 
     fn sight(&self) -> MutexGuard<'_, Sight> {
@@ -232,7 +242,7 @@ impl Source {
 
     /// Where runners for jobs of a repository are registered.
     fn scope(&self, repo: &Repo) -> Scope {
-        match &self.config.serves {
+        match &self.config().serves {
             Serves::Repos(_) => Scope::Repo(repo.clone()),
             Serves::Org { org, .. } => Scope::Org(org.clone()),
         }

@@ -128,7 +128,8 @@ impl Daemon {
 
     /// Which jobs the packet filter does not keep from loopback.
     fn who_else_reaches(&self) -> Option<&'static str> {
-        let config = self.pipeline.planner.config();
+        let planner = self.pipeline.planner();
+        let config = planner.config();
         let filtered = self
             .pipeline
             .axes
@@ -268,7 +269,7 @@ impl Daemon {
             host: host_name(),
             status,
             jobs: jobs.map_err(|error| crate::chain(&error))?,
-            disk: disk(self.pipeline.planner.data_dir()),
+            disk: disk(self.pipeline.planner().data_dir()),
         })
     }
 
@@ -279,7 +280,7 @@ impl Daemon {
         let now = Now {
             status,
             oldest_wait_ms: waiting.map(|job| now_ms().saturating_sub(job.queued_ms)).max(),
-            disk_free_byte: disk(self.pipeline.planner.data_dir()).map(|disk| disk.free_byte),
+            disk_free_byte: disk(self.pipeline.planner().data_dir()).map(|disk| disk.free_byte),
         };
         metrics::render(&self.board.tally, &now).map_err(|error| error.to_string())
     }

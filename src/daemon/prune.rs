@@ -23,7 +23,8 @@ impl Daemon {
         let mut due = Instant::now();
         loop {
             tokio::time::sleep(LOOK).await;
-            let config = self.pipeline.planner.config();
+            let planner = self.pipeline.planner();
+            let config = planner.config();
             let is_full =
                 free(&config.host.data_dir).is_ok_and(|free| free.disk_byte < config.prune.min_free_byte);
             if !is_full && Instant::now() < due {
@@ -31,10 +32,8 @@ impl Daemon {
             }
             due = Instant::now() + DAILY;
             let daemon = Arc::clone(self);
-            let pruning = tokio::task::spawn_blocking(move || {
-                let pipeline = &daemon.pipeline;
-                prune(pipeline.planner.config(), &pipeline.ledger, false)
-            });
+            let pruning =
+                tokio::task::spawn_blocking(move || prune(planner.config(), &daemon.pipeline.ledger, false));
             match pruning.await {
                 Ok(Ok(pruned)) => {
                     for chosen in &pruned.gone {

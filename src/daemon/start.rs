@@ -21,6 +21,7 @@ use crate::job::ledger::{AcquisitionId, Ledger, LedgerError};
 use crate::job::plan::{MacHomebrew, MacHost, MacSlot, PlanError, Planner, Platform};
 use crate::job::run::pressure::Pressure;
 use crate::job::run::{Pipeline, RunError};
+use crate::latest::Latest;
 use crate::profile::sbpl::Release;
 use crate::provision::manifest::ManifestError;
 use crate::sandbox::Axis;
@@ -204,7 +205,7 @@ pub async fn start(
     let (slots, locks) = lock(planner.data_dir(), shared.as_deref(), all, claim)?;
     let warden = Warden::start(program, planner.data_dir())?;
     let mut pipeline = Pipeline {
-        planner,
+        planner: Latest::new(planner),
         ledger,
         warden,
         axes: reports,
@@ -219,7 +220,7 @@ pub async fn start(
         Claim::OneSlot => None,
     };
     let mut recovered = recover(&pipeline, room.as_ref(), &slots, claim).await?;
-    recovered.extend(close_entrances(host, pipeline.planner.data_dir(), &slots));
+    recovered.extend(close_entrances(host, pipeline.planner().data_dir(), &slots));
     pipeline.egress = keeper(host, &pipeline, &every)?;
     Ok(Started {
         manifests,
@@ -253,11 +254,12 @@ fn apart(
 
 /// What guests are made in, where a backend is configured.
 fn room(host: &Host, pipeline: &Pipeline, program: &Utf8Path) -> Result<Option<Room>, StartError> {
-    let config = pipeline.planner.config();
+    let planner = pipeline.planner();
+    let config = planner.config();
     if !config.has_vm_backend() {
         return Ok(None);
     }
-    let data_dir = pipeline.planner.data_dir();
+    let data_dir = planner.data_dir();
     let filtered = config.egress.mode == EgressMode::BlockLan && is_enforced(Axis::Network, &pipeline.axes);
     let unfiltered = config
         .vm
@@ -289,7 +291,8 @@ pub(crate) fn egress_slots(config: &Config, mut slots: Vec<Slot>) -> Vec<Slot> {
 /// The keeper of the packet filter, in the mode that has one. In the mode that is open, rules that are left of another
 /// one go, unless others run jobs under them.
 fn keeper(host: &Host, pipeline: &Pipeline, slots: &[Slot]) -> Result<Option<Keeper>, EgressError> {
-    let config = pipeline.planner.config();
+    let planner = pipeline.planner();
+    let config = planner.config();
     match config.egress.mode {
         // Whoever lets jobs run although it cannot be enforced has said so by name, and the report does.
         EgressMode::BlockLan if is_enforced(Axis::Network, &pipeline.axes) => {

@@ -24,6 +24,7 @@ use crate::egress::EgressReport;
 use crate::job::ledger::{Ending, Usage};
 use crate::job::output::Kept;
 use crate::job::{JobId, JobSpec, Outcome};
+use crate::latest::Latest;
 use crate::slot::Slot;
 use crate::trust::{Decision, Route};
 use crate::vm::drive::{Lived, Order};
@@ -52,7 +53,7 @@ pub struct Guests {
     /// Makes and removes them.
     pub room: Room,
     /// The memory there is for them.
-    pub plan: Plan,
+    pub plan: Latest<Plan>,
 }
 
 /// What becomes of a job whose guest is gone.
@@ -79,7 +80,7 @@ impl Daemon {
     fn wanted(&self, decision: &Decision) -> Result<Wanted, String> {
         let guests = self.guests.as_ref().ok_or("no VM backend is configured")?;
         let wanted = Wanted::new(&guests.room.config, &decision.vm)?;
-        match guests.plan.refusal(wanted.memory_byte) {
+        match guests.plan.get().refusal(wanted.memory_byte) {
             Some(why) => Err(why),
             None => Ok(wanted),
         }
@@ -122,7 +123,7 @@ impl Daemon {
                     }
                     state
                         .vms
-                        .next(guest, guests.room.config.permits(guest), &guests.plan)
+                        .next(guest, guests.room.config.permits(guest), &guests.plan.get())
                 };
                 let Some((id, job, cancel, place)) = next else {
                     break;
@@ -237,8 +238,9 @@ impl Daemon {
         place: u32,
     ) -> Result<(Lived, Usage, Option<EgressReport>), String> {
         let words = |error: &(dyn std::error::Error + 'static)| crate::chain(error);
-        let native = &self.pipeline.planner.config().native;
-        let of_repo = self.pipeline.planner.config().repos.get(&job.spec.origin.repo);
+        let planner = self.pipeline.planner();
+        let native = &planner.config().native;
+        let of_repo = planner.config().repos.get(&job.spec.origin.repo);
         let limit = of_repo
             .and_then(|repo| repo.job_timeout)
             .unwrap_or(native.job_timeout);
@@ -498,7 +500,8 @@ impl Daemon {
     /// Sends a job that this host cannot take as a native one to a guest, where its rule says so; false when it does
     /// not. What it was sent elsewhere for is `why`.
     pub(super) fn fall_back(self: &Arc<Self>, id: &JobId, spec: &JobSpec, why: &str) -> bool {
-        let config = self.pipeline.planner.config();
+        let planner = self.pipeline.planner();
+        let config = planner.config();
         let decision = crate::trust::decide(&config.trust, config.has_vm_backend(), &spec.origin);
         let decision = decision.fall_back(why, config.has_vm_backend());
         if decision.route != Route::Vm {

@@ -14,11 +14,13 @@ mod deliveries;
 mod signature;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::secret::Secret;
 use crate::job::Repo;
+use crate::latest::Latest;
 use deliveries::Deliveries;
 use signature::Key;
 
@@ -133,7 +135,7 @@ pub struct NoSecret;
 #[derive(Debug)]
 pub struct Ear {
     key: Key,
-    repos: BTreeSet<Repo>,
+    repos: Arc<Latest<BTreeSet<Repo>>>,
     heard: Deliveries,
 }
 
@@ -194,7 +196,13 @@ impl Ear {
     pub fn new(secret: &Secret, repos: BTreeSet<Repo>) -> Result<Self, NoSecret> {
         let heard = Deliveries::default();
         let key = Key::new(secret).ok_or(NoSecret)?;
+        let repos = Arc::new(Latest::new(repos));
         Ok(Self { key, repos, heard })
+    }
+
+    /// The repositories that it hears of, for whoever may change them.
+    pub fn repos(&self) -> Arc<Latest<BTreeSet<Repo>>> {
+        Arc::clone(&self.repos)
     }
 
     /// Says what a request means.
@@ -221,7 +229,7 @@ impl Ear {
             "workflow_job" => {
                 let payload: Payload = serde_json::from_slice(body).map_err(|_| Refusal::Body)?;
                 let repo = payload.repository.full_name;
-                Ok(match (payload.action.as_str(), self.repos.get(&repo)) {
+                Ok(match (payload.action.as_str(), self.repos.get().get(&repo)) {
                     (_, None) => Heard::Ignored(Ignored::Repository),
                     ("waiting", Some(_)) => Heard::Ignored(Ignored::Waiting),
                     // As the configuration writes it.

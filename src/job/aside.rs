@@ -95,7 +95,11 @@ pub async fn run(pipeline: &Pipeline, slot: &Slot, id: JobId, aside: Aside) -> R
         .ledger
         .record(entry, SystemTime::now())
         .map_err(RunError::from)?;
-    let log = pipeline.planner.data_dir().join("logs").join(format!("{id}.log"));
+    let log = pipeline
+        .planner()
+        .data_dir()
+        .join("logs")
+        .join(format!("{id}.log"));
     let stream = Stream::Log {
         file: log.clone(),
         limit_byte: OUTPUT_BYTE,

@@ -4,6 +4,7 @@
 pub mod platform;
 
 use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -93,6 +94,14 @@ pub enum PlanError {
     Unmet(Box<Finding>),
 }
 
+/// A profile that guarantees what every profile must.
+fn met(profile: Profile) -> Result<Profile, PlanError> {
+    match profile.findings.iter().find(|finding| !finding.is_met()) {
+        Some(unmet) => Err(PlanError::Unmet(Box::new(unmet.clone()))),
+        None => Ok(profile),
+    }
+}
+
 /// A number that nobody can guess.
 fn chance() -> Result<u128, PlanError> {
     let mut bytes = [0; 16];
@@ -176,6 +185,24 @@ impl Planner {
             program: None,
             has_groups: false,
             config,
+        })
+    }
+
+    /// The same host planned for under another configuration, of which nothing differs that is decided at a start.
+    ///
+    /// # Errors
+    /// As [`Planner::new`].
+    pub fn under(&self, config: Config, environments: Environments) -> Result<Self, PlanError> {
+        Ok(Self {
+            config,
+            platform: self.platform.clone(),
+            data_dir: self.data_dir.clone(),
+            config_file: self.config_file.clone(),
+            renderer: Renderer::new()?,
+            expectations: expect::built_in()?,
+            environments,
+            program: self.program.clone(),
+            has_groups: self.has_groups,
         })
     }
 
@@ -381,6 +408,19 @@ impl Planner {
         self.checked_showing(job, spec, slot, None)
     }
 
+    /// Renders and checks the profile of no job in particular, of `repo` or of anybody.
+    ///
+    /// # Errors
+    /// As [`Planner::checked`].
+    pub fn rehearse(&self, repo: Option<&Repo>) -> Result<(), PlanError> {
+        let repo = repo.and_then(|repo| self.config.repos.get(repo));
+        let posture = repo
+            .and_then(|repo| repo.posture)
+            .unwrap_or(self.config.native.posture);
+        let profile = self.profile(&JobId::new(UNIX_EPOCH, 0), 1, posture, repo)?;
+        met(profile).map(drop)
+    }
+
     fn checked_showing(
         &self,
         job: &JobId,
@@ -399,10 +439,7 @@ impl Planner {
         let own = self.program.as_ref().filter(runs_us).cloned();
         let shown: Vec<Utf8PathBuf> = own.into_iter().chain(hook.map(Utf8Path::to_owned)).collect();
         let profile = self.profile_showing(job, slot.index, (posture, repo), (&shown, runner))?;
-        match profile.findings.iter().find(|finding| !finding.is_met()) {
-            Some(unmet) => Err(PlanError::Unmet(Box::new(unmet.clone()))),
-            None => Ok(profile),
-        }
+        met(profile)
     }
 
     /// The launch plan of one job in one slot, and what has to be there before.

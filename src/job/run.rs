@@ -6,6 +6,7 @@ pub mod pressure;
 pub mod runner;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -20,6 +21,7 @@ use crate::config::Accounts;
 use crate::daemon::egress::Keeper;
 use crate::egress::EgressReport;
 use crate::host::Free;
+use crate::latest::Latest;
 use crate::sandbox::axes::AxisReport;
 use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
@@ -51,8 +53,8 @@ pub enum RunError {
 /// What all jobs share.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// Makes launch plans.
-    pub planner: Planner,
+    /// Makes launch plans; a job goes on with the one that it began with.
+    pub planner: Latest<Planner>,
     /// Remembers.
     pub ledger: Ledger,
     /// Does.
@@ -170,14 +172,19 @@ impl Pipeline {
         }
     }
 
+    /// What plans jobs that begin now, and the configuration that it goes by.
+    pub fn planner(&self) -> Arc<Planner> {
+        self.planner.get()
+    }
+
     /// Whether a slot's account is nobody else's.
     fn is_exclusive(&self) -> bool {
-        self.root && self.planner.config().native.accounts == Accounts::PerSlot
+        self.root && self.planner().config().native.accounts == Accounts::PerSlot
     }
 
     /// What is free where jobs are, as far as it can be told.
     pub(crate) fn free(&self) -> Option<Free> {
-        match crate::host::free(self.planner.data_dir()) {
+        match crate::host::free(self.planner().data_dir()) {
             Ok(free) => Some(free),
             Err(error) => {
                 warn!(%error, "could not look what is free");
@@ -188,7 +195,7 @@ impl Pipeline {
 
     /// Why no job should start for now: the host has less free than it keeps.
     pub(crate) fn why_full(&self) -> Option<String> {
-        pressure::why_full(self.free()?, self.planner.config().host.floors)
+        pressure::why_full(self.free()?, self.planner().config().host.floors)
     }
 
     /// What a job uses, after a while; `None` when it cannot be measured.
@@ -217,7 +224,7 @@ impl Pipeline {
         account: Option<&Account>,
         newest_first: &[(AcquisitionId, Acquisition)],
     ) -> Result<Vec<String>, RunError> {
-        let shared = self.planner.config().native.accounts == Accounts::Single;
+        let shared = self.planner().config().native.accounts == Accounts::Single;
         let request = Request::Scrub {
             job: id.clone(),
             account: account.filter(|_| self.root && !shared).cloned(),

@@ -8,6 +8,7 @@ use super::chart::{self, Histogram, Stretch, Tick};
 use super::places::{QueueLine, SlotLine, queue, slots, waiting};
 use super::{NEWEST, SPAN_MS, Snapshot, words};
 use crate::control::{SlotNow, StatusReport};
+use crate::daemon::reload::FailedReload;
 use crate::job::JobId;
 use crate::job::ledger::JobRow;
 use crate::metrics::JobResult;
@@ -353,6 +354,18 @@ fn health(snapshot: &Snapshot) -> Vec<Fact> {
         "daemon",
         format!("version {}, pid {}", status.version, status.pid),
     )];
+    let config = &status.config;
+    facts.push(fact(
+        "configuration",
+        format!("read {} UTC", words::moment(config.read_ms)),
+    ));
+    if let Some(FailedReload { at_ms, why }) = &config.failed {
+        let text = format!("at {} UTC, and the old one stays: {why}", words::moment(*at_ms));
+        facts.push(fact("not reloaded", text));
+    }
+    if !config.restart_needed.is_empty() {
+        facts.push(fact("waits for a restart", config.restart_needed.join(", ")));
+    }
     let disk = snapshot.disk.map_or("–".to_owned(), |disk| {
         format!(
             "{} of {} free",

@@ -19,8 +19,15 @@ const START: Duration = Duration::from_secs(330);
 
 /// The unit. Every line that could be missed says why it is there, and what is not there and why.
 pub fn unit(settings: &Settings) -> String {
-    let words: Vec<String> = settings.command().iter().map(|word| escaped(word)).collect();
-    let (command, stop) = (words.join(" "), settings.stop.as_secs());
+    let line = |words: &[String]| {
+        words
+            .iter()
+            .map(|word| escaped(word))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let (command, reload) = (line(&settings.command()), line(&settings.reload()));
+    let stop = settings.stop.as_secs();
     format!(
         "\
 # Written by `ephemerd host install`, which replaces it when its own text changes, and refuses to when somebody else
@@ -40,6 +47,8 @@ Type=notify
 NotifyAccess=main
 WatchdogSec=60
 ExecStart={command}
+# Ends when the new configuration is in force, and fails when it is wrong and the old one stays.
+ExecReload={reload}
 # What an earlier daemon has left is torn down first.
 TimeoutStartSec=300
 

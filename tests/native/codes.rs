@@ -236,8 +236,8 @@ fn about_egress(seen: &mut Seen, site: &Site) {
 fn without_a_daemon(seen: &mut Seen, site: &Site) {
     seen.ended("every command", "0", &site.run(&["--version"]));
     for command in [
-        "run", "exec", "submit", "jobs", "status", "logs", "cancel", "drain", "resume", "route", "profile",
-        "egress", "host", "config",
+        "run", "exec", "submit", "jobs", "status", "logs", "cancel", "reload", "drain", "resume", "route",
+        "profile", "egress", "host", "config",
     ] {
         seen.ended("every command", "2", &site.run(&[command, "--no-such-option"]));
     }
@@ -257,6 +257,7 @@ fn without_a_daemon(seen: &mut Seen, site: &Site) {
         &["jobs"],
         &["status"],
         &["drain"],
+        &["reload"],
         &["route", "a/b"],
         &["profile", "render"],
         &["host", "setup", "--dry-run"],
@@ -287,6 +288,7 @@ fn without_a_daemon(seen: &mut Seen, site: &Site) {
     ] {
         seen.ended(DAEMON_COMMANDS, "1", &site.run(args));
     }
+    seen.ended("`reload`", "1", &site.run(&["reload"]));
     seen.ended("`doctor`", "0", &site.run(&["doctor"]));
     seen.ended("`doctor`", "1", &site.run(&["doctor", "--fix"]));
     // Without root not everything can be looked at.
@@ -395,6 +397,11 @@ fn with_a_daemon(seen: &mut Seen, daemon: &Daemon) {
     ] {
         seen.ended(DAEMON_COMMANDS, "1", &daemon.cli(args));
     }
+    seen.ended("`reload`", "0", &daemon.cli(&["reload", "--dry-run"]));
+    let right = fs::read_to_string(&daemon.site().config).unwrap();
+    fs::write(&daemon.site().config, format!("{right}[nonsense]\n")).unwrap();
+    seen.ended("`reload`", "2", &daemon.cli(&["reload"]));
+    fs::write(&daemon.site().config, right).unwrap();
     for args in [&["jobs"][..], &["status"], &["drain"], &["resume"]] {
         seen.ended("every command", "0", &daemon.cli(args));
     }

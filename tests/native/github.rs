@@ -10,6 +10,7 @@ pub(crate) mod hub;
 mod invariants;
 #[path = "../github/release.rs"]
 mod release;
+mod reload;
 mod runner;
 mod scale_sets;
 mod soak;

@@ -34,6 +34,7 @@ mod power;
 mod provision;
 mod prune;
 mod recovery;
+mod reload;
 mod suite;
 mod unprivileged;
 mod vm;

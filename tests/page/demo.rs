@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use ephemerd::control::{SlotNow, SlotReport, StatusReport, Story};
 use ephemerd::daemon::github::{GitHubReport, HeldReport};
+use ephemerd::daemon::reload::ConfigReport;
 use ephemerd::daemon::vm::report::{KindReport, VmReport};
 use ephemerd::egress::{Blocked, BlockedDestination, EgressReport};
 use ephemerd::github::ticket::{AtGitHub, Ticket};
@@ -299,6 +300,11 @@ fn status(jobs: &[JobRow]) -> StatusReport {
             }],
         }),
         listen: Some("127.0.0.1:9123".to_owned()),
+        config: ConfigReport {
+            read_ms: NOW_MS - 26 * 60 * 60_000,
+            failed: None,
+            restart_needed: vec![],
+        },
     }
 }
 

@@ -139,7 +139,7 @@ fn probe_live(
 }
 
 async fn probe_linux(pipeline: &Pipeline, slot: &Slot, program: &Utf8Path) -> anyhow::Result<Vec<Report>> {
-    let planner = &pipeline.planner;
+    let planner = &pipeline.planner();
     let mut stage = Stage::set(planner.data_dir(), program)?;
     let now = SystemTime::now();
     let id = pipeline.ledger.fresh_id(now)?;
@@ -171,7 +171,7 @@ async fn probe_linux(pipeline: &Pipeline, slot: &Slot, program: &Utf8Path) -> an
 }
 
 async fn probe_mac(pipeline: &Pipeline, slot: &Slot, program: &Utf8Path) -> anyhow::Result<Vec<Report>> {
-    let planner = &pipeline.planner;
+    let planner = &pipeline.planner();
     let mut stage = seatbelt::Stage::set(planner.data_dir())?;
     let id = pipeline.ledger.fresh_id(SystemTime::now())?;
     let outside = stage.outside_mut();

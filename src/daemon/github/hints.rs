@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info};
 
 use super::{Source, SourceError};
-use crate::config::{self, Serves};
+use crate::config;
 use crate::daemon::webhook::{self, WAITING};
 use crate::github::webhook::{Ear, Hint};
 use crate::host::secrets;
@@ -21,9 +21,7 @@ pub(super) fn ear(github: &config::GitHub) -> Result<Option<Ear>, SourceError> {
     let Some(webhook) = &github.webhook else {
         return Ok(None);
     };
-    let repos = match &github.serves {
-        Serves::Repos(repos) | Serves::Org { repos, .. } => repos.clone(),
-    };
+    let repos = super::reload::named(&github.serves);
     let secret = secrets::read(&webhook.secret)?;
     let secret = crate::github::secret::Secret::new(secret.expose().trim());
     Ok(Some(Ear::new(&secret, repos)?))
@@ -34,7 +32,8 @@ impl Source {
     /// returns.
     pub(super) async fn listen(&self) -> Infallible {
         let taken = self.ear.lock().await.take();
-        let (Some(ear), Some(webhook)) = (taken, &self.config.webhook) else {
+        let config = self.config();
+        let (Some(ear), Some(webhook)) = (taken, &config.webhook) else {
             return std::future::pending().await;
         };
         let listener = loop {

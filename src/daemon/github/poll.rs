@@ -51,7 +51,11 @@ impl Daemon {
         let mut news = source.news.subscribe();
         loop {
             let before = source.spent();
-            let fresh = source.look(&self.rules(source)).await;
+            let law = self.law(source);
+            let fresh = source.look(&law.rules()).await;
+            if self.overtaken(source, &law) {
+                continue;
+            }
             let at_least = source
                 .client
                 .pace(source.spent().saturating_sub(before))
@@ -69,16 +73,6 @@ impl Daemon {
                 Ok(()) = news.changed() => {}
                 () = source.trees.ready() => {}
             }
-        }
-    }
-
-    /// What decides where jobs of this source go.
-    pub(super) fn rules<'a>(&'a self, source: &'a Source) -> Rules<'a> {
-        let config = self.pipeline.planner.config();
-        Rules {
-            trust: &config.trust,
-            has_vm: config.has_vm_backend(),
-            labels: &source.config.labels,
         }
     }
 
@@ -157,7 +151,7 @@ impl Daemon {
                         self.make(source, scope, job);
                     }
                 }
-                Step::Withdraw(id) => self.withdraw(source, &id),
+                Step::Withdraw(id) => self.withdraw(source, &id, WITHDRAWN),
                 Step::Tell { job: key, why } => {
                     if let Some(job) = seen.get(&key) {
                         self.write_down(source, job, &why);
@@ -169,14 +163,22 @@ impl Daemon {
 
     /// What waits in a class, and what we have there.
     pub(super) async fn count(&self, source: &Source, scope: &Scope) -> (Vec<Waiting>, Vec<Ours>) {
-        let mut jobs = source.waiting(scope);
-        let mut shut = BTreeMap::new();
-        for job in &mut jobs {
-            let repo = &job.ticket.repo;
-            if !shut.contains_key(repo) {
-                shut.insert(repo.clone(), self.why_not_native(repo).await);
+        let (mut jobs, shut) = loop {
+            let law = self.law(source);
+            let jobs = source.waiting(scope);
+            let mut shut = BTreeMap::new();
+            for job in &jobs {
+                let repo = &job.ticket.repo;
+                if !shut.contains_key(repo) {
+                    shut.insert(repo.clone(), self.why_not_native(repo).await);
+                }
             }
-            let not_native = shut.get(repo).and_then(Option::as_deref);
+            if self.is_still(source, &law) {
+                break (jobs, shut);
+            }
+        };
+        for job in &mut jobs {
+            let not_native = shut.get(&job.ticket.repo).and_then(Option::as_deref);
             job.decision = self.placed(source, scope, (job.decision.clone(), not_native));
         }
         let now = Instant::now();
@@ -217,7 +219,7 @@ impl Daemon {
     ) -> Decision {
         let decision = match not_native {
             Some(why) if decision.route == Route::Native && decision.fallback == Some(DefaultRoute::Vm) => {
-                decision.fall_back(why, self.pipeline.planner.config().has_vm_backend())
+                decision.fall_back(why, self.pipeline.planner().config().has_vm_backend())
             }
             Some(_) | None => decision,
         };
@@ -293,14 +295,14 @@ impl Daemon {
     }
 
     /// Takes back one that waits for a slot.
-    fn withdraw(&self, source: &Source, id: &JobId) {
+    pub(super) fn withdraw(&self, source: &Source, id: &JobId, reason: &str) {
         if !self.unqueue(id) {
             return;
         }
         if let Some(life) = source.sight().lives.remove(id) {
             debug!(job = %id, github_job = life.made_for.job, "withdrawn");
         }
-        let reason = WITHDRAWN.to_owned();
+        let reason = reason.to_owned();
         self.end_unstarted(id, Outcome::Refused { reason });
     }
 
@@ -350,7 +352,7 @@ impl Source {
         let repos = match self.repos().await {
             Ok(repos) => repos,
             Err(error) => {
-                if let Serves::Org { org, .. } = &self.config.serves {
+                if let Serves::Org { org, .. } = &self.config().serves {
                     self.sight().fails(org, &error);
                 }
                 return BTreeSet::new();
@@ -409,7 +411,7 @@ impl Source {
 
     /// The repositories that are asked.
     async fn repos(&self) -> Result<BTreeSet<Repo>, ClientError> {
-        match &self.config.serves {
+        match &self.config().serves {
             Serves::Repos(repos) => Ok(repos.clone()),
             Serves::Org { repos, .. } if !repos.is_empty() => Ok(repos.clone()),
             Serves::Org { org, .. } => {
@@ -525,9 +527,9 @@ impl Source {
         let sight = self.sight();
         let is_idle = sight.lives.is_empty() && sight.jobs.values().all(Vec::is_empty);
         let pause = if is_idle {
-            self.config.idle_poll
+            self.config().idle_poll
         } else {
-            self.config.poll
+            self.config().poll
         };
         match sight.claims.next(Instant::now()) {
             Some(next) => pause.min(next.saturating_duration_since(Instant::now())),

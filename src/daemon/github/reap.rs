@@ -118,7 +118,7 @@ impl Daemon {
     /// Deletes runners that have a name of ours and that the ledger does not know: it may have forgotten its last lines in
     /// a power cut. Once, at the start.
     async fn sweep(&self, source: &Source) {
-        for scope in super::scopes(&source.config) {
+        for scope in super::scopes(&source.config()) {
             match self.delete_strangers(source, &scope).await {
                 Ok(0) => {}
                 Ok(count) => info!(%scope, count, "deleted runners of ours that nobody knew"),

@@ -15,7 +15,6 @@ pub(in crate::daemon) use guest::InGuest;
 use super::Source;
 use super::poll::{DRAINED, WITHDRAWN};
 use super::trees::Lease;
-use crate::config::GitHub;
 use crate::daemon::Daemon;
 use crate::daemon::door::Door;
 use crate::github::admission::hook::{Place, TooLong};
@@ -204,8 +203,8 @@ impl Daemon {
         scope: Scope,
         slot: &Slot,
     ) -> Result<(Made, Door, Place), MakeError> {
-        let place = Place::new(&source.host.run, self.pipeline.planner.data_dir(), slot.index)?;
-        let work = Workspace::new(self.pipeline.planner.data_dir(), id).work();
+        let place = Place::new(&source.host.run, self.pipeline.planner().data_dir(), slot.index)?;
+        let work = Workspace::new(self.pipeline.planner().data_dir(), id).work();
         let made = self.register(source, id, scope, &work).await?;
         source.made(id, made.id);
         let socket = entrance::make(&place, &self.program, &slot.account)?;
@@ -240,7 +239,7 @@ impl Daemon {
             let wanted = NewRunner {
                 name: name.clone(),
                 group,
-                labels: source.config.labels.clone(),
+                labels: source.config().labels.clone(),
             };
             let error = match source.generate(&scope, &wanted).await {
                 Ok(jit) => {
@@ -285,7 +284,7 @@ impl Daemon {
             build: lease.build,
             config: made.config.clone(),
             hook: Some(place.hook()),
-            grace: source.config.stop_grace,
+            grace: source.config().stop_grace,
             said,
             has: has.clone(),
         };
@@ -350,9 +349,8 @@ impl Source {
         if self.set(scope).is_some() {
             return Ok(DEFAULT_GROUP);
         }
-        let GitHub {
-            runner_group: name, ..
-        } = &self.config;
+        let config = self.config();
+        let name = &config.runner_group;
         let found = self
             .group
             .get_or_try_init(|| async {

@@ -107,6 +107,11 @@ impl Vms {
         self.running.values().map(|running| running.memory_byte).sum()
     }
 
+    /// The jobs that wait, and what they are.
+    pub(in crate::daemon) fn specs(&self) -> impl Iterator<Item = (&JobId, &JobSpec)> {
+        self.waiting.iter().map(|(id, job)| (id, &job.spec))
+    }
+
     /// Takes the next job of a kind that may start now, with its permit.
     pub(super) fn next(
         &mut self,

@@ -5,6 +5,7 @@ mod limits;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -21,7 +22,7 @@ use crate::github::runner::jit::Packed;
 use crate::github::runner::listener::Exit;
 use crate::job::ledger::{AcquisitionId, Usage};
 use crate::job::output::{Copies, Pipes, Stream, receiver};
-use crate::job::plan::{Planned, RunnerPlan};
+use crate::job::plan::{Planned, Planner, RunnerPlan};
 use crate::job::state::{Effect, Event, State, step};
 use crate::job::{Acquisition, JobId, JobSpec, Outcome};
 use crate::sandbox::launch::{Confinement, LaunchPlan, Status};
@@ -45,6 +46,8 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// One job on its way.
 pub(super) struct Drive<'a> {
     pipeline: &'a Pipeline,
+    /// As it was when the job began: another configuration is for other jobs.
+    planner: Arc<Planner>,
     id: &'a JobId,
     spec: &'a JobSpec,
     slot: &'a Slot,
@@ -77,6 +80,7 @@ impl<'a> Drive<'a> {
     ) -> Self {
         Self {
             pipeline,
+            planner: pipeline.planner(),
             id,
             spec,
             slot,
@@ -176,7 +180,7 @@ impl Drive<'_> {
             Effect::Kill => Ok(self.signal(false).await),
             Effect::ArmGrace => {
                 let own = self.runner.as_ref().map(|runner| runner.grace);
-                let grace = own.unwrap_or(self.pipeline.planner.config().native.stop_grace);
+                let grace = own.unwrap_or(self.planner.config().native.stop_grace);
                 self.grace = Some(Instant::now() + grace);
                 Ok(None)
             }
@@ -229,7 +233,7 @@ impl Drive<'_> {
             build: runner.build,
             hook: runner.hook.as_deref(),
         });
-        let planned = pipeline
+        let planned = self
             .planner
             .plan((self.id, self.spec), runner, self.slot, pipeline.root);
         let Planned { launch, homebrew, .. } = match planned {
@@ -246,15 +250,15 @@ impl Drive<'_> {
         self.plan = Some(launch);
         self.acquire(Acquisition::Workspace)?;
         if let Some(order) = &homebrew {
-            let workspace = Workspace::new(pipeline.planner.data_dir(), self.id);
-            if !pipeline.planner.prefix(&workspace, order.slot).is_in(&workspace) {
+            let workspace = Workspace::new(self.planner.data_dir(), self.id);
+            if !self.planner.prefix(&workspace, order.slot).is_in(&workspace) {
                 self.acquire(Acquisition::Homebrew { slot: order.slot })?;
             }
         }
         if self.runner.is_some() {
-            let workspace = Workspace::new(pipeline.planner.data_dir(), self.id);
+            let workspace = Workspace::new(self.planner.data_dir(), self.id);
             let slot = self.slot.index;
-            if !pipeline.planner.runner_place(&workspace, slot).is_in(&workspace) {
+            if !self.planner.runner_place(&workspace, slot).is_in(&workspace) {
                 self.acquire(Acquisition::Runner { slot })?;
             }
         }
@@ -347,7 +351,7 @@ impl Drive<'_> {
     }
 
     fn job_timeout(&self) -> Duration {
-        let config = self.pipeline.planner.config();
+        let config = self.planner.config();
         let own = config
             .repos
             .get(&self.spec.origin.repo)

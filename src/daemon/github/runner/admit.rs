@@ -44,6 +44,7 @@ enum Next {
     Judged(Judged),
     HookGone,
     Time,
+    Unserved,
     Idle,
 }
 
@@ -62,7 +63,8 @@ impl Daemon {
         let mut course = Course::default();
         let mut answer = None;
         let mut judging: Option<Pin<Box<dyn Future<Output = Judged> + Send + '_>>> = None;
-        let mut idle_at = start + source.config.idle_timeout;
+        let mut idle_at = start + source.config().idle_timeout;
+        let mut is_served = true;
         loop {
             let due = course.due().map(|due| start + due);
             let next = tokio::select! {
@@ -72,6 +74,7 @@ impl Daemon {
                 judged = maybe(judging.as_mut()), if judging.is_some() => Next::Judged(judged),
                 () = gone(answer.as_mut()), if answer.is_some() => Next::HookGone,
                 () = at(due) => Next::Time,
+                () = source.serves_no_more(&made.scope), if is_served => Next::Unserved,
                 () = tokio::time::sleep_until(idle_at.into()), if course == Course::Idle => Next::Idle,
             };
             let event = match next {
@@ -121,6 +124,11 @@ impl Daemon {
                     Event::HookGone
                 }
                 Next::Time => Event::Tick,
+                Next::Unserved => {
+                    is_served = false;
+                    idle_at = Instant::now();
+                    continue;
+                }
                 Next::Idle => {
                     idle_at = Instant::now() + IDLE_AGAIN;
                     if source.is_gone(made).await {
@@ -178,7 +186,7 @@ impl Source {
         let repo = match &made.scope {
             Scope::Repo(repo) => repo.clone(),
             // Any repository of the organisation that is served, which GitHub then must confirm.
-            Scope::Org(_) if self.config.serves.includes(&message.repository) => message.repository.clone(),
+            Scope::Org(_) if self.config().serves.includes(&message.repository) => message.repository.clone(),
             Scope::Org(org) => {
                 return refused(
                     None,
@@ -254,11 +262,16 @@ impl Source {
             return Ok(None);
         };
         let run = self.client.run(repo, run).await?;
-        let rules = daemon.rules(self);
-        let labels = self.labels_of(&rules, repo, &run).await?;
+        let (law, labels) = loop {
+            let law = daemon.law(self);
+            let labels = self.labels_of(&law.rules(), repo, &run).await?;
+            if daemon.is_still(self, &law) {
+                break (law, labels);
+            }
+        };
         let ticket = seen::ticket(repo, &run, &job);
         let run = RunSeen { run, jobs, labels };
-        let (_, decision) = rules.judge(repo, &run);
+        let (_, decision) = law.rules().judge(repo, &run);
         let RunSeen { run, .. } = run;
         Ok(Some((ticket, run, job, decision)))
     }

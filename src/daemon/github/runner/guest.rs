@@ -68,8 +68,8 @@ impl InGuest {
 impl Daemon {
     /// Where the runner is in the image of a guest, and of which system that is.
     pub(in crate::daemon) fn runner_in(&self, wanted: &Wanted) -> Option<(Utf8PathBuf, Os)> {
-        let backends = &self.pipeline.planner.config().vm.backends;
-        let backend = backends.get(&wanted.backend)?;
+        let planner = self.pipeline.planner();
+        let backend = planner.config().vm.backends.get(&wanted.backend)?;
         Some((Utf8PathBuf::from(&backend.runner_dir), wanted.guest.os()))
     }
 
@@ -124,7 +124,8 @@ impl Daemon {
         boot: Duration,
     ) -> Outcome {
         let mut has = runner.has.clone();
-        let mut idle_at = Instant::now() + boot + source.config.idle_timeout;
+        let mut idle_at = Instant::now() + boot + source.config().idle_timeout;
+        let mut is_served = true;
         loop {
             let given = has.borrow_and_update().clone();
             if let Some(why) = given
@@ -145,6 +146,10 @@ impl Daemon {
                     source.sight().stopped += 1;
                     warn!(runner = runner.made.name, why, "the runner's job is stopped: it is not known here");
                     return Outcome::Failed { reason: why };
+                }
+                () = source.serves_no_more(&runner.made.scope), if is_served => {
+                    is_served = false;
+                    idle_at = Instant::now();
                 }
                 () = tokio::time::sleep_until(idle_at.into()), if given.is_none() => {
                     idle_at = Instant::now() + IDLE_AGAIN;

@@ -63,7 +63,7 @@ impl Daemon {
         };
         let mut backoff = Backoff::default();
         loop {
-            let error = match set.attach(&source.config.runner_group).await {
+            let error = match set.attach(&source.config().runner_group).await {
                 Ok(()) => self.attend(source, set, &mut backoff).await,
                 Err(error) => error,
             };
@@ -159,13 +159,17 @@ impl Daemon {
     /// withdrawn.
     async fn settle(self: &Arc<Self>, source: &Source, set: &Set) {
         let before = source.spent();
-        source.look_at_runs(set, &self.rules(source)).await;
+        let law = self.law(source);
+        source.look_at_runs(set, &law.rules()).await;
+        self.overtaken(source, &law);
         self.observe(source);
         self.act(source, &set.scope).await;
         if self.is_one_missing(source, set).await {
             // Jobs of an earlier session, of which no message tells any more.
             set.now().looked = Some(Instant::now());
-            source.look(&self.rules(source)).await;
+            let law = self.law(source);
+            source.look(&law.rules()).await;
+            self.overtaken(source, &law);
             source.follow(set);
             self.observe(source);
             self.act(source, &set.scope).await;
@@ -183,7 +187,7 @@ impl Daemon {
         let missing = unknown(&waiting, &ours, set.wanted(taken(&ours)));
         let mut now = set.now();
         now.missing = missing > 0;
-        let wait = source.config.poll.max(now.pace);
+        let wait = source.config().poll.max(now.pace);
         now.missing && now.looked.is_none_or(|at| at.elapsed() >= wait)
     }
 
@@ -255,7 +259,8 @@ impl Set {
         if !news.unknown.is_empty() {
             debug!(scope = %self.scope, types = ?news.unknown, "unknown messages of the scale set");
         }
-        let is_served = |repo: &Repo| source.config.serves.includes(repo) && source.scope(repo) == self.scope;
+        let is_served =
+            |repo: &Repo| source.config().serves.includes(repo) && source.scope(repo) == self.scope;
         let is_offered = {
             let mut now = self.now();
             if let Some(statistics) = message.statistics {
@@ -354,7 +359,7 @@ impl Source {
     async fn look_at_runs(&self, set: &Set, rules: &Rules<'_>) {
         let runs: BTreeSet<(Repo, u64)> = {
             let mut now = set.now();
-            let wait = self.config.poll.max(now.pace);
+            let wait = self.config().poll.max(now.pace);
             let fresh = std::mem::take(&mut now.fresh);
             let mut runs = if now.asked.is_none_or(|at| at.elapsed() >= wait) {
                 now.asked = Some(Instant::now());
@@ -427,8 +432,8 @@ impl Source {
         let due = self.sight().claims.next(now);
         let state = set.now();
         let is_due = state.missing || !state.unseen.is_empty() || !state.runs.is_empty();
-        let look = is_due.then_some(self.config.poll.max(state.pace));
-        let offers = state.is_open.then_some(SOON.min(self.config.poll));
+        let look = is_due.then_some(self.config().poll.max(state.pace));
+        let offers = state.is_open.then_some(SOON.min(self.config().poll));
         let waits = look.into_iter().chain(offers);
         due.into_iter().chain(waits.map(|wait| now + wait)).min()
     }

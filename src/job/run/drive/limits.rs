@@ -28,7 +28,7 @@ impl Drive<'_> {
         if self.pipeline.is_exclusive() {
             self.memory_peak_byte = self.memory_peak_byte.max(Some(usage.memory_byte));
         }
-        let config = self.pipeline.planner.config();
+        let config = self.planner.config();
         exceeded(usage, &config.native.limits).or_else(|| {
             let free = self.pipeline.free()?;
             let pressure = &self.pipeline.pressure;
