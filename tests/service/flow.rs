@@ -93,6 +93,7 @@ fn heavy_under_systemd_it_is_installed_upgraded_goes_back_and_is_gone() {
     let before = paths(&machine);
     installs(&machine);
     takes_a_changed_configuration_and_runs_jobs(&machine);
+    reloads_while_a_job_runs(&machine);
     its_log_is_rotated(&machine);
     a_hanging_daemon_is_started_anew(&machine);
     upgrades_when_jobs_have_ended(&machine);
@@ -153,6 +154,62 @@ fn takes_a_changed_configuration_and_runs_jobs(machine: &Machine) {
         fs::read_to_string(machine.path("/etc/ephemerd/ephemerd.toml")).unwrap(),
         CONFIG
     );
+}
+
+fn reloads_while_a_job_runs(machine: &Machine) {
+    let config = machine.path("/etc/ephemerd/ephemerd.toml");
+    let wait = "until [ -e \"$TMPDIR/go\" ]; do sleep 0.1; done";
+    let submit = |repo| {
+        [
+            INSTALLED, "submit", "--repo", repo, "--wait", "--", "sh", "-c", wait,
+        ]
+    };
+    let job = machine.command(&submit("acme/app")).spawn().unwrap();
+    wait_for("a running job", || {
+        (status(machine)["slots"][0]["state"] == "busy").then_some(())
+    });
+    let before = status(machine);
+    fs::write(
+        &config,
+        CONFIG
+            .replace("slots = 2", "slots = 3")
+            .replace("acme/app", "acme/new"),
+    )
+    .unwrap();
+    machine.ends(0, &["systemctl", "reload", "ephemerd"]);
+    let after = status(machine);
+    assert_eq!(after["pid"], before["pid"]);
+    assert_eq!(after["slots"], before["slots"]);
+    assert_eq!(
+        after["config"]["restart_needed"],
+        serde_json::json!(["native.slots"])
+    );
+    machine.ends(1, &[INSTALLED, "submit", "--repo", "acme/app", "--", "true"]);
+    // What is wrong fails the reload and nothing else.
+    fs::write(&config, "nonsense = 1\n").unwrap();
+    assert!(!machine.run(&["systemctl", "reload", "ephemerd"]).status.success());
+    machine.ends(0, &["systemctl", "is-active", "--quiet", "ephemerd"]);
+    fs::write(&config, CONFIG).unwrap();
+    machine.ends(
+        0,
+        &[
+            "systemctl",
+            "kill",
+            "--kill-whom=main",
+            "--signal=HUP",
+            "ephemerd",
+        ],
+    );
+    wait_for("the old configuration", || {
+        let config = &status(machine)["config"];
+        (config["failed"].is_null() && config["restart_needed"] == serde_json::json!([])).then_some(())
+    });
+    assert_eq!(status(machine)["pid"], before["pid"]);
+    let jobs = machine.path("/var/lib/ephemerd/native");
+    let job_folder = jobs.read_dir_utf8().unwrap().next().unwrap().unwrap();
+    fs::write(job_folder.path().join("tmp/go"), "").unwrap();
+    assert!(job.wait_with_output().unwrap().status.success());
+    runs_a_job(machine);
 }
 
 /// By logrotate itself, which nobody tells the daemon of.

@@ -108,7 +108,7 @@ fn a_manifest_that_was_changed_since_must_be_enabled_again() {
     assert_eq!(out(&daemon.run("echo $ADDED")), "yes\n");
     fs::write(&path, text).unwrap();
     assert!(
-        refusal(&daemon).contains("restart the daemon"),
+        refusal(&daemon).contains("`ephemerd reload`, then `ephemerd host enable`"),
         "{}",
         daemon.log()
     );

@@ -147,7 +147,7 @@ impl Daemon {
                     warn!(runner = runner.made.name, why, "the runner's job is stopped: it is not known here");
                     return Outcome::Failed { reason: why };
                 }
-                () = source.serves_no_more(&runner.made.scope), if is_served => {
+                () = source.serves_no_more(&runner.made.scope), if is_served && given.is_none() => {
                     is_served = false;
                     idle_at = Instant::now();
                 }
