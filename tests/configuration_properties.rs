@@ -1,6 +1,7 @@
 //! What holds of every configuration file: it is answered, with places when it is wrong, and shown as it is when
-//! it is right.
+//! it is right; and of every two, that one can take the place of the other as far as that goes without a restart.
 
+use ephemerd::config::diff::{Applies, diff, merged};
 use ephemerd::config::keys::{KEYS, dotted};
 use ephemerd::config::show::show;
 use ephemerd::config::{ConfigError, parse};
@@ -52,6 +53,25 @@ proptest! {
         if let Err(ConfigError::Invalid { problems, .. }) = parse(&text, "e.toml") {
             prop_assert!(!problems.is_empty());
         }
+    }
+
+    #[test]
+    fn what_is_put_in_force_is_the_new_file_where_that_applies_at_once_and_the_old_one_elsewhere(
+        old in prop::collection::vec(any_line(), 0..3), new in prop::collection::vec(any_line(), 0..3)
+    ) {
+        let read = |lines: &[String]| parse(&lines.join("\n"), "e.toml");
+        let (Ok(old), Ok(new)) = (read(&old), read(&new)) else { return Ok(()) };
+        let Ok(merged) = merged(&old, &new) else { return Ok(()) };
+        let changes = diff(&old, &new);
+        let of = |changes: Vec<_>, when| {
+            let of = changes.into_iter().filter(move |it: &ephemerd::config::diff::Change| it.applies == when);
+            of.map(|it| (it.key, it.old, it.new)).collect::<Vec<_>>()
+        };
+        let (applied, left) = (diff(&old, &merged), diff(&merged, &new));
+        prop_assert!(of(applied.clone(), Applies::AtNextStart).is_empty(), "{applied:?}");
+        prop_assert!(of(left.clone(), Applies::AtOnce).is_empty(), "{left:?}");
+        prop_assert_eq!(of(applied, Applies::AtOnce), of(changes.clone(), Applies::AtOnce));
+        prop_assert_eq!(of(left, Applies::AtNextStart), of(changes, Applies::AtNextStart));
     }
 
     #[test]

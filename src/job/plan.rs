@@ -206,6 +206,15 @@ impl Planner {
         })
     }
 
+    /// Whether jobs of `repo`, or of anybody, are planned alike by both.
+    pub fn plans_alike(&self, other: &Self, repo: Option<&Repo>) -> bool {
+        let repos = match repo {
+            Some(repo) => self.config.repos.get(repo) == other.config.repos.get(repo),
+            None => self.config.repos == other.config.repos,
+        };
+        repos && self.config.native == other.config.native && self.environments == other.environments
+    }
+
     /// The same, with variables that manifests give to jobs.
     #[must_use]
     pub fn with_environments(self, environments: Environments) -> Self {

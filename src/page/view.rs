@@ -360,7 +360,10 @@ fn health(snapshot: &Snapshot) -> Vec<Fact> {
         format!("read {} UTC", words::moment(config.read_ms)),
     ));
     if let Some(FailedReload { at_ms, why }) = &config.failed {
-        let text = format!("at {} UTC, and the old one stays: {why}", words::moment(*at_ms));
+        // What follows may hold what stands in the file, which not everybody may see who sees this.
+        let what = why.lines().next().unwrap_or_default();
+        let at = words::moment(*at_ms);
+        let text = format!("at {at} UTC, and the old one stays: {what}; `ephemerd status` says where");
         facts.push(fact("not reloaded", text));
     }
     if !config.restart_needed.is_empty() {

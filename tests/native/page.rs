@@ -95,6 +95,8 @@ fn a_daemon_shows_its_jobs_to_a_browser_and_its_figures_to_prometheus() {
         "ephemerd_jobs_active{mode=\"native\"} 1",
         "ephemerd_axis_enforced{axis=\"filesystem\"} 1",
         "ephemerd_shut 0",
+        "ephemerd_config_last_reload_successful 1",
+        "ephemerd_config_restart_needed 0",
     ] {
         assert!(figures.lines().any(|found| found == line), "{line}\n{figures}");
     }

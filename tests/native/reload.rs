@@ -218,6 +218,28 @@ fn a_running_job_outlives_that_its_repository_goes_and_one_that_waits_is_refused
 }
 
 #[test]
+fn a_floor_that_is_raised_stops_no_job_that_runs_and_lets_none_begin() {
+    let daemon = Daemon::start("");
+    // As long as it takes to be measured twice.
+    let running = daemon.script("echo begun; sleep 3; echo over");
+    daemon.wait_for_output(&running, "begun");
+    rewrite(
+        daemon.site(),
+        "manifest =",
+        "min_free_disk = \"1000TiB\"\nmanifest =",
+    );
+    reload(&daemon, &[]);
+    let waiting = daemon.script("true");
+    let full = daemon.status().full.unwrap();
+    assert!(full.contains("disk"), "{full}");
+    assert_eq!(daemon.outcome(&running), Outcome::Exited { code: 0 });
+    assert_eq!(daemon.story(&waiting).job.claimed_ms, None);
+    rewrite(daemon.site(), "min_free_disk = \"1000TiB\"\n", "");
+    reload(&daemon, &[]);
+    assert_eq!(daemon.outcome(&waiting), Outcome::Exited { code: 0 });
+}
+
+#[test]
 fn jobs_that_begin_after_a_reload_run_under_it() {
     let daemon = Daemon::start("[native]\nslots = 1\n[native.env]\nWHICH = \"old\"\n");
     let script = "echo begun $WHICH; while [ ! -e go ]; do sleep 0.05; done; echo $WHICH";

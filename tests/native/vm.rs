@@ -3,6 +3,7 @@
 
 mod faults;
 mod images;
+mod reload;
 
 use std::fs;
 

@@ -1,6 +1,7 @@
 //! The text of pages, against whatever other people write.
 
 use ephemerd::control::SlotNow;
+use ephemerd::daemon::reload::FailedReload;
 use ephemerd::github::ticket::AtGitHub;
 use ephemerd::job::Outcome;
 use ephemerd::page::Pages;
@@ -134,6 +135,25 @@ fn a_day_on_which_nothing_happened_is_told_as_well() {
     }
     let page = Pages::new().unwrap().overview(&snapshot).unwrap();
     assert!(page.contains("Nobody waits.") && page.contains("None in the last 24 hours."));
+}
+
+#[test]
+fn a_reload_that_failed_is_told_without_what_stands_in_the_file_and_so_is_what_waits() {
+    let mut snapshot = busy_day();
+    let page = |snapshot: &ephemerd::page::Snapshot| Pages::new().unwrap().overview(snapshot).unwrap();
+    assert!(!page(&snapshot).contains("not reloaded"));
+    snapshot.status.config.failed = Some(FailedReload {
+        at_ms: NOW_MS,
+        why: "the configuration has an error\n/etc/e.toml:3:9: expected a value at `hunter2`".to_owned(),
+    });
+    snapshot.status.config.restart_needed = vec!["native.slots".to_owned(), "vm.linux".to_owned()];
+    let page = page(&snapshot);
+    assert!(
+        page.contains("the configuration has an error; `ephemerd status`"),
+        "{page}"
+    );
+    assert!(page.contains("<dd>native.slots, vm.linux</dd>"), "{page}");
+    assert!(!page.contains("hunter2"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Another configuration for a source that goes on: what was seen is judged by it, runners that wait for a slot are taken
-//! back where nobody serves their repository any more, and idle ones go. One that has a job is left alone.
+//! back where nobody serves their repository any more, and idle ones go there, or where others would be fenced in otherwise.
+//! One that has a job is left alone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,6 +55,26 @@ impl Daemon {
             source.judge_anew(&self.law(source));
         }
         is_overtaken
+    }
+
+    /// Ends once a runner that began under `law` should be given no job any more: nobody serves where it is registered, or one
+    /// that is made now would be fenced in otherwise.
+    pub(super) async fn superseded(&self, source: &Source, scope: &Scope, law: &Law) {
+        let repo = match scope {
+            Scope::Repo(repo) => Some(repo),
+            Scope::Org(_) => None,
+        };
+        let fenced_otherwise = async {
+            let mut planner = self.pipeline.planner.changes();
+            // There is a sender for as long as there is a pipeline.
+            while planner.borrow_and_update().plans_alike(&law.planner, repo)
+                && planner.changed().await.is_ok()
+            {}
+        };
+        tokio::select! {
+            () = source.serves_no_more(scope) => {}
+            () = fenced_otherwise => {}
+        }
     }
 
     /// Lets the source go by another configuration, which applies already to everything else.

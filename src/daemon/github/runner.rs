@@ -14,6 +14,7 @@ pub(in crate::daemon) use guest::InGuest;
 
 use super::Source;
 use super::poll::{DRAINED, WITHDRAWN};
+use super::reload::Law;
 use super::trees::Lease;
 use crate::daemon::Daemon;
 use crate::daemon::door::Door;
@@ -134,6 +135,7 @@ impl Daemon {
         slot: &Slot,
         cancel: &CancellationToken,
     ) -> Option<String> {
+        let law = self.law(source);
         let Some((scope, ticket, has)) = source.start(id) else {
             let reason = WITHDRAWN.to_owned();
             self.end_unstarted(id, Outcome::Refused { reason });
@@ -181,7 +183,7 @@ impl Daemon {
                         "could not remove the entrance of a slot"
                     );
                 }
-                self.learn(source, id, (&ticket, build.version), cancel.is_cancelled());
+                self.learn(source, id, (&ticket, build.version, &law), cancel.is_cancelled());
                 unusable
             }
             Err(error) => {
@@ -301,7 +303,7 @@ impl Daemon {
         &self,
         source: &Source,
         id: &JobId,
-        (made_for, version): (&Ticket, RunnerVersion),
+        (made_for, version, law): (&Ticket, RunnerVersion, &Law),
         was_cancelled: bool,
     ) {
         let row = self.pipeline.ledger.job(id).unwrap_or_else(|error| {
@@ -318,6 +320,10 @@ impl Daemon {
         });
         let Some(outcome) = outcome else { return };
         if taken.is_some() || matches!(outcome, Outcome::Ran { .. } | Outcome::Outdated) || self.is_closed() {
+            return;
+        }
+        // It went because another one is to be made.
+        if outcome == Outcome::Idle && !self.is_still(source, law) {
             return;
         }
         // It was for nothing, and without waiting longer each time that could go on for ever.

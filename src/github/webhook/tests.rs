@@ -73,6 +73,21 @@ fn a_signed_delivery_about_a_job_is_a_hint_to_look_at_its_repository() {
 }
 
 #[test]
+fn whose_deliveries_are_hints_may_change() {
+    let mut ear = ear();
+    ear.repos().set(["acme/new".parse().unwrap()].into());
+    let mut said = |repo: &str, delivery: &str| {
+        let body = job(repo, "queued");
+        let signature = signed(&body);
+        let mut head = head(&signature);
+        head.delivery = Some(delivery);
+        ear.hear(&head, &body)
+    };
+    assert_eq!(said("acme/new", "a"), Ok(hint("acme/new")));
+    assert_eq!(said("acme/app", "b"), Ok(Heard::Ignored(Ignored::Repository)));
+}
+
+#[test]
 fn what_does_not_matter_is_ignored() {
     use Ignored::{Event, Ping, Repository, Waiting};
     let ignored = |why| Ok(Heard::Ignored(why));

@@ -111,3 +111,23 @@ fn a_job_that_a_runner_was_given_after_its_trust_was_taken_is_stopped_before_its
     let status = forge.daemon().status().github.unwrap();
     assert_eq!(status.stopped, 1);
 }
+
+#[test]
+fn a_runner_without_a_job_gives_way_to_one_that_is_fenced_in_as_it_is_said_now() {
+    let forge = Forge::start("stop_grace = \"1s\"\n", "");
+    let (job, _gate) = forge.held_runner();
+    let told = reload_with(
+        &forge,
+        "allow_degraded = [\"network\"]\n",
+        "allow_degraded = [\"network\"]\nenv = { WHICH = \"new\" }\n",
+    );
+    assert!(told.contains("native.env.WHICH"), "{told}");
+    assert_eq!(forge.conclusion(job), "success");
+    forge.settled();
+    let made = forge.made_for(job);
+    let outcomes: Vec<_> = made.iter().map(|row| row.outcome.clone().unwrap()).collect();
+    assert!(
+        matches!(outcomes[..], [Outcome::Idle, Outcome::Ran { .. }]),
+        "{outcomes:?}"
+    );
+}

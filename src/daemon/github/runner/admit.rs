@@ -44,7 +44,7 @@ enum Next {
     Judged(Judged),
     HookGone,
     Time,
-    Unserved,
+    Superseded,
     Idle,
 }
 
@@ -64,7 +64,8 @@ impl Daemon {
         let mut answer = None;
         let mut judging: Option<Pin<Box<dyn Future<Output = Judged> + Send + '_>>> = None;
         let mut idle_at = start + source.config().idle_timeout;
-        let mut is_served = true;
+        let law = self.law(source);
+        let mut is_superseded = false;
         loop {
             let due = course.due().map(|due| start + due);
             let next = tokio::select! {
@@ -74,7 +75,7 @@ impl Daemon {
                 judged = maybe(judging.as_mut()), if judging.is_some() => Next::Judged(judged),
                 () = gone(answer.as_mut()), if answer.is_some() => Next::HookGone,
                 () = at(due) => Next::Time,
-                () = source.serves_no_more(&made.scope), if is_served => Next::Unserved,
+                () = self.superseded(source, &made.scope, &law), if !is_superseded => Next::Superseded,
                 () = tokio::time::sleep_until(idle_at.into()), if course == Course::Idle => Next::Idle,
             };
             let event = match next {
@@ -124,8 +125,8 @@ impl Daemon {
                     Event::HookGone
                 }
                 Next::Time => Event::Tick,
-                Next::Unserved => {
-                    is_served = false;
+                Next::Superseded => {
+                    is_superseded = true;
                     idle_at = Instant::now();
                     continue;
                 }
