@@ -218,11 +218,12 @@ fn a_running_job_outlives_that_its_repository_goes_and_one_that_waits_is_refused
 }
 
 #[test]
-fn a_floor_that_is_raised_stops_no_job_that_runs_and_lets_none_begin() {
-    let daemon = Daemon::start("");
+fn a_job_that_runs_keeps_its_limits_and_a_floor_that_is_raised_lets_none_begin() {
+    let daemon = Daemon::start("[native.limits]\nmemory = \"64MiB\"\n");
     // As long as it takes to be measured twice.
     let running = daemon.script("echo begun; sleep 3; echo over");
     daemon.wait_for_output(&running, "begun");
+    rewrite(daemon.site(), "memory = \"64MiB\"", "memory = \"1B\"");
     rewrite(
         daemon.site(),
         "manifest =",
@@ -234,6 +235,7 @@ fn a_floor_that_is_raised_stops_no_job_that_runs_and_lets_none_begin() {
     assert!(full.contains("disk"), "{full}");
     assert_eq!(daemon.outcome(&running), Outcome::Exited { code: 0 });
     assert_eq!(daemon.story(&waiting).job.claimed_ms, None);
+    rewrite(daemon.site(), "memory = \"1B\"", "memory = \"64MiB\"");
     rewrite(daemon.site(), "min_free_disk = \"1000TiB\"\n", "");
     reload(&daemon, &[]);
     assert_eq!(daemon.outcome(&waiting), Outcome::Exited { code: 0 });
