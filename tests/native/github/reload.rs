@@ -7,6 +7,7 @@ use ephemerd::job::ledger::JobRow;
 
 use super::forge::{Forge, push, steps};
 use super::hub::scenario::Trigger;
+use super::scale_sets;
 use crate::harness::{out, said, wait_for};
 
 /// Writes the configuration anew with one part of its text in place of another, and has it read.
@@ -130,4 +131,28 @@ fn a_runner_without_a_job_gives_way_to_one_that_is_fenced_in_as_it_is_said_now()
         matches!(outcomes[..], [Outcome::Idle, Outcome::Ran { .. }]),
         "{outcomes:?}"
     );
+}
+
+#[test]
+fn a_job_on_offer_to_a_scale_set_that_is_trusted_no_more_is_not_acquired() {
+    let forge = scale_sets::start();
+    let own = scale_sets::occupy(&forge);
+    let job = push(&forge.hub, &["true"]);
+    wait_for("the offer", || {
+        let held = forge.daemon().status().github?.held;
+        held.iter().any(|held| held.ticket.job == job).then_some(())
+    });
+    reload_with(&forge, "\"acme/*\" = \"native\"\n", "");
+    let reason = forge.refusal(job);
+    assert!(
+        reason.contains("no entry of trust.repos names acme/app"),
+        "{reason}"
+    );
+    for own in own {
+        assert_eq!(forge.daemon().story(&own).job.outcome, None);
+        forge.daemon().cli(&["cancel", own.as_str()]);
+    }
+    forge.settled();
+    let job = forge.hub.job(job);
+    assert_eq!((job.acquired_by, job.handed_out), (None, 0));
 }

@@ -34,7 +34,7 @@ fn serve(hub: Hub, more: &str) -> Forge {
 }
 
 /// Both, with a session that is open.
-fn start() -> Forge {
+pub(super) fn start() -> Forge {
     let forge = serve(hub(), "");
     consumed(&forge);
     forge
@@ -366,7 +366,7 @@ fn a_runner_that_github_keeps_busy_is_deleted_when_it_lets_us() {
 }
 
 /// Jobs handed over here that have every slot; cancelled with `cancel`.
-fn occupy(forge: &Forge) -> Vec<JobId> {
+pub(super) fn occupy(forge: &Forge) -> Vec<JobId> {
     let slots = forge.daemon().site().family.slots;
     let jobs: Vec<JobId> = (0..slots)
         .map(|_| forge.daemon().script("touch begun; sleep 1000"))
