@@ -101,6 +101,9 @@ pub enum Command {
         #[arg(long)]
         data_dir: Utf8PathBuf,
     },
+    /// The unprivileged half of the daemon; started by the other.
+    #[command(name = "__dispatch", hide = true)]
+    Dispatch,
     /// What tools of guests run under, so that they end with the daemon.
     #[command(name = "__attend", hide = true)]
     Attend {
@@ -158,6 +161,7 @@ impl Command {
             | Self::Doctor(_)
             | Self::Prune(_)
             | Self::Warden { .. }
+            | Self::Dispatch
             | Self::Attend { .. }
             | Self::Channel { .. }
             | Self::Vm(_)
@@ -194,7 +198,8 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
     let config_file = |path| config_file(path, host);
     let socket = || Ok::<_, anyhow::Error>(load(path)?.config.control.socket);
     match &cli.command {
-        Command::Run(args) => run::run(args, host, load(path)?, config_file(path)),
+        Command::Run(args) => run::run(args, host, load(path)?, path),
+        Command::Dispatch => run::dispatch(host, load(path)?, config_file(path)),
         Command::Exec(args) => exec::run(args, host, load(path)?, config_file(path)),
         Command::Submit(args) => submit::run(args, &socket()?),
         Command::Jobs(args) => jobs::jobs(args, &load(path)?.config, (host, config_file(path))),

@@ -10,6 +10,7 @@ pub mod egress;
 mod floors;
 pub mod gate;
 pub mod github;
+pub mod ground;
 mod http;
 pub mod listen;
 pub mod look;
@@ -41,7 +42,7 @@ use crate::job::{JobId, JobSpec, Outcome};
 use crate::slot::Slot;
 use crate::trust::Route;
 use crate::vm::Wanted;
-use crate::warden::Request;
+use crate::warden::{News, Request};
 use gate::{Gate, GateError};
 use github::Source;
 use listen::Board;
@@ -454,6 +455,11 @@ impl Daemon {
     /// Keeps the packet filter as it should be, where jobs need one. Never returns.
     pub async fn keep_egress(&self) -> Infallible {
         self.pipeline.keep_egress().await
+    }
+
+    /// Has the warden tell the service manager.
+    pub fn tell_service(&self, news: News) {
+        self.pipeline.warden.tell(news);
     }
 
     /// Waits until the warden is gone. Nothing can be started or torn down any more then; the next start can.

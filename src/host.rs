@@ -65,7 +65,7 @@ pub fn free(folder: &camino::Utf8Path) -> std::io::Result<Free> {
 }
 
 /// Where an installation keeps what it calls itself, below its data folder.
-pub const INSTALLATION: &str = "state/host-id";
+pub const INSTALLATION: &str = "host/host-id";
 
 /// What the installation with this data folder calls itself: six digits by chance, kept in a file, because names of hosts are
 /// neither unique nor fixed. Where nothing ever ran there is no folder for that, and nothing is kept.
@@ -83,7 +83,13 @@ pub fn installation(data_dir: &camino::Utf8Path) -> std::io::Result<String> {
     }
     let chance = getrandom::u32().map_err(std::io::Error::other)?;
     let id = format!("{:06x}", chance >> 8);
-    match std::fs::write(&path, format!("{id}\n")) {
+    // The dispatcher reads it as another account.
+    let mut open = |file: &std::fs::File| {
+        use std::os::unix::fs::PermissionsExt;
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))
+            .is_ok()
+    };
+    match files::replace_with(&path, format!("{id}\n").as_bytes(), &mut open) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(id),
     }

@@ -16,6 +16,7 @@
 
 mod carry;
 pub mod drive;
+pub mod hands;
 pub mod image;
 pub mod life;
 pub mod name;

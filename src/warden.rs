@@ -10,18 +10,29 @@
 //! When the dispatcher goes away, the warden kills what it started and ends; when the warden goes away, the
 //! kernel kills the jobs (`PR_SET_PDEATHSIG`), or on macOS the guard of each does.
 
+pub(crate) mod bounds;
 pub mod client;
 pub(crate) mod domain;
+mod filter;
+mod post;
 pub(crate) mod scrub;
 pub mod serve;
+pub mod supervise;
 pub(crate) mod wire;
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::ground::Ground;
 use crate::egress::Ports;
-use crate::github::runner::jit::Packed;
+use crate::github::runner::jit;
+use crate::host::command::CommandSpec;
 use crate::host::egress::canary::Attempt;
-use crate::job::{Acquisition, JobId};
+use crate::host::egress::filter::Compared;
+use crate::host::secrets::Packed;
+use crate::job::{Acquisition, JobId, Repo};
+use crate::provision::question::Answer;
 use crate::sandbox::launch::LaunchPlan;
 use crate::slot::{Account, Slot};
 use crate::workspace::homebrew::Order;
@@ -80,6 +91,80 @@ pub enum Request {
     },
     /// Name the jobs that have a folder below `native` or a profile.
     Folders,
+    /// Compare the packet filter's rules with what they should be, and load them again where they are not.
+    Compare,
+    /// Make the entrance of a slot, by which the hook of its GitHub job reports. The answer carries the socket.
+    Entrance {
+        /// The slot.
+        slot: u32,
+        /// Its account, which may connect.
+        account: Account,
+    },
+    /// Remove the entrance of a slot.
+    CloseEntrance {
+        /// The slot.
+        slot: u32,
+    },
+    /// Answer what the manifest of the host, or of a repository, asks of the bare host.
+    Look {
+        /// Whose manifest; the host's where there is none.
+        subject: Option<Repo>,
+        /// The manifest as the dispatcher knows it.
+        digest: String,
+    },
+    /// Tell the secrets that the configuration names.
+    Secrets,
+    /// Remove what the configuration has no room for.
+    Prune {
+        /// The jobs that have not ended.
+        live: BTreeSet<JobId>,
+    },
+    /// Take news of the daemon, most of which the service manager is told.
+    Tell {
+        /// What.
+        news: News,
+    },
+    /// Run a tool of guests as the account of `vm.user` until it ends, with the three descriptors that the request carries.
+    /// Its standard input is its lifeline, see [`crate::host::command::attend`].
+    Attend {
+        /// The tool.
+        spec: CommandSpec,
+    },
+    /// Do something to what a guest has on this host.
+    Guest {
+        /// Its name.
+        name: String,
+        /// What.
+        deed: GuestDeed,
+    },
+}
+
+/// What the service manager and the steward are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum News {
+    /// Jobs are taken from now on.
+    Ready,
+    /// The daemon still works.
+    Lives,
+    /// It ends, and takes its time. Nobody is let in any more.
+    Stops,
+    /// It has read its configuration anew.
+    Reloaded,
+}
+
+/// What is done to what a guest has on this host besides its backend's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestDeed {
+    /// Make its folder.
+    MakeFolder,
+    /// Remove its folder.
+    RemoveFolder,
+    /// Kill every process of the tools' account whose arguments name it.
+    Kill,
+    /// Count what its tools use, and empty its console, if that is large.
+    Measure,
 }
 
 /// What the warden puts into the folder of a job that is GitHub's runner.
@@ -90,7 +175,7 @@ pub struct RunnerSetup {
     /// Its tree. On macOS it is copied; on Linux the sandbox shows it, and nothing is.
     pub build: String,
     /// Its configuration.
-    pub config: Packed,
+    pub config: jit::Packed,
 }
 
 /// What the warden answers.
@@ -127,7 +212,37 @@ pub enum Reply {
     Folders {
         /// Their ids.
         jobs: Vec<JobId>,
+        /// Guests that have a folder on this host, by name.
+        guests: Vec<String>,
     },
+    /// The rules of the packet filter are as they should be, now.
+    Compared(Compared),
+    /// They are not, although they were loaded again.
+    Lost {
+        /// What is different.
+        why: String,
+    },
+    /// The answers to a manifest's questions, in their order.
+    Answers {
+        /// The answers.
+        answers: Vec<Answer>,
+    },
+    /// The secrets.
+    Secrets(Packed),
+    /// What was pruned.
+    Pruned {
+        /// In words, what is gone.
+        gone: Vec<String>,
+        /// What is still there, and why.
+        failed: Vec<String>,
+    },
+    /// A tool has ended.
+    Attended {
+        /// As wait(2) tells it.
+        status: i32,
+    },
+    /// Said first, before anything is asked: what the dispatcher stands on.
+    Hello(Box<Ground>),
     /// It could not be done.
     Failed {
         /// What and why, with a hint where there is one.

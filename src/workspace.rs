@@ -10,13 +10,18 @@
 //!  │     ├─ tmp          0700 account     TMPDIR
 //!  │     ├─ work         0700 account     where the command starts
 //!  │     └─ shims        0755 ours        macOS: programs in place of some that bring a sandbox of their own
-//!  ├─ state              0700 ours        ledger
-//!  ├─ logs               0700 ours
+//!  ├─ host               0711 ours        what this host's owner decided and did: enabled.json, receipts
+//!  ├─ state              0700 dispatcher  ledger
+//!  ├─ logs               0700 dispatcher
+//!  ├─ runners            0700 dispatcher  trees of GitHub's runner
 //!  ├─ profiles           0711 ours        macOS: what sandbox-exec reads, <job-id>.sb, 0444
 //!  ├─ kept               0700 ours        workspaces that `exec --keep` kept
 //!  ├─ templates          0700 ours        what workspaces are made from
 //!  └─ run                0711 ours        control socket
 //! ```
+//!
+//! *Ours* is whoever starts the daemon, which is root where jobs have accounts of their own; *dispatcher* is then the
+//! service's account, and us everywhere else.
 //!
 //! Paths and environment follow from the job's id and slot alone; making and removing the folders is left to
 //! [`crate::host::files`].
@@ -34,8 +39,9 @@ use nix::sys::stat::{Mode, lstat};
 use nix::unistd::{getegid, geteuid};
 
 use crate::config::Config;
+use crate::github::runner::tree::RUNNERS;
 use crate::host::Os;
-use crate::host::files::{FilesError, Wiped, check_data_dir, give_dir, make_dir, wipe};
+use crate::host::files::{FilesError, Wiped, check_data_dir, give_dir, give_files, make_dir, wipe};
 use crate::job::JobId;
 use crate::slot::Slot;
 
@@ -258,30 +264,41 @@ pub fn keep(workspace: &Workspace) -> Result<(), WorkspaceError> {
     rename(workspace.root().as_std_path(), kept.as_std_path()).map_err(failed)
 }
 
-/// Makes the data folder and its parts where they are missing, and checks and tightens those that exist.
-/// The folder above `data_dir` must exist; the mode of an existing `data_dir` is not changed.
+/// Makes the data folder and its parts where they are missing, and checks and tightens those that exist; some are the
+/// `dispatcher`'s, the rest ours. The folder above `data_dir` must exist; the mode of an existing `data_dir` is not
+/// changed.
 ///
 /// # Errors
 ///
-/// When one of them is not a folder of `uid`'s alone or cannot be made.
-pub fn prepare_data_dir(data_dir: &Utf8Path, uid: u32, gid: u32) -> Result<(), WorkspaceError> {
+/// When one of them is not a folder of its owner's alone or cannot be made.
+pub fn prepare_data_dir(data_dir: &Utf8Path, dispatcher: (u32, u32)) -> Result<(), WorkspaceError> {
+    let own = (geteuid().as_raw(), getegid().as_raw());
     let parts = [
-        (NATIVE, PASSABLE),
-        ("state", PRIVATE),
-        ("logs", PRIVATE),
-        ("run", PASSABLE),
-        (KEPT, PRIVATE),
-        (TEMPLATES, PRIVATE),
+        (NATIVE, PASSABLE, own),
+        ("host", PASSABLE, own),
+        ("state", PRIVATE, dispatcher),
+        ("logs", PRIVATE, dispatcher),
+        (RUNNERS, PRIVATE, dispatcher),
+        ("run", PASSABLE, own),
+        (KEPT, PRIVATE, own),
+        (TEMPLATES, PRIVATE, own),
     ];
-    make_missing(data_dir, PASSABLE, uid, gid)
-        .and_then(|()| check_data_dir(data_dir, uid))
-        .and_then(|()| check_passable(data_dir, uid))
+    make_missing(data_dir, PASSABLE, own)
+        .and_then(|()| check_data_dir(data_dir, own.0))
+        .and_then(|()| check_passable(data_dir, own.0))
         .and_then(|()| {
-            parts.iter().try_for_each(|&(name, mode)| {
+            parts.iter().try_for_each(|&(name, mode, owner)| {
                 let part = data_dir.join(name);
-                make_missing(&part, mode, uid, gid)?;
-                check_data_dir(&part, uid)?;
-                give_dir(&part, mode, uid, gid)
+                make_missing(&part, mode, owner)?;
+                // Before there was an account for the dispatcher, it was ours.
+                let before = lstat(part.as_std_path()).is_ok_and(|found| found.st_uid == own.0);
+                check_data_dir(&part, if before { own.0 } else { owner.0 })?;
+                give_dir(&part, mode, owner.0, owner.1)?;
+                if owner == own {
+                    Ok(())
+                } else {
+                    give_files(&part, owner)
+                }
             })
         })
         .map_err(|source| WorkspaceError::DataDir {
@@ -290,7 +307,25 @@ pub fn prepare_data_dir(data_dir: &Utf8Path, uid: u32, gid: u32) -> Result<(), W
         })
 }
 
-fn make_missing(path: &Utf8Path, mode: Mode, uid: u32, gid: u32) -> Result<(), FilesError> {
+/// Makes sure that the installation with this data folder has what it calls itself.
+///
+/// # Errors
+///
+/// It cannot be read or written.
+pub fn name_installation(data_dir: &Utf8Path) -> Result<(), WorkspaceError> {
+    let named = crate::host::installation(data_dir);
+    named.map(drop).map_err(|error| WorkspaceError::DataDir {
+        data_dir: data_dir.to_owned(),
+        source: FilesError::of_io("write", &data_dir.join(crate::host::INSTALLATION), &error),
+    })
+}
+
+/// The folders in a data folder that the dispatcher writes.
+pub fn of_dispatcher(data_dir: &Utf8Path) -> Vec<Utf8PathBuf> {
+    ["state", "logs", RUNNERS].map(|name| data_dir.join(name)).into()
+}
+
+fn make_missing(path: &Utf8Path, mode: Mode, (uid, gid): (u32, u32)) -> Result<(), FilesError> {
     match path.symlink_metadata() {
         Ok(_) => Ok(()),
         // Other reasons than absence show again, with the right words, when it is made.
@@ -393,7 +428,7 @@ mod tests {
     fn data_dir() -> (tempfile::TempDir, Utf8PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = Utf8PathBuf::from_path_buf(folder.path().join("data")).unwrap();
-        prepare_data_dir(&path, ids().0, ids().1).unwrap();
+        prepare_data_dir(&path, ids()).unwrap();
         (folder, path)
     }
 
@@ -420,7 +455,7 @@ mod tests {
         fs::write(data.join("state/ledger"), "x").unwrap();
         fs::set_permissions(data.join("logs"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
-        prepare_data_dir(&data, ids().0, ids().1).unwrap();
+        prepare_data_dir(&data, ids()).unwrap();
         let modes = ["native", "state", "logs", "run"].map(|name| mode(&data.join(name)));
         assert_eq!(modes, [0o711, 0o700, 0o700, 0o711]);
         assert_eq!(mode(&data), 0o755, "set by its owner");
@@ -432,7 +467,7 @@ mod tests {
         let (_keep, data) = data_dir();
         fs::remove_dir(data.join("logs")).unwrap();
         symlink("/var/log", data.join("logs")).unwrap();
-        let error = prepare_data_dir(&data, ids().0, ids().1).unwrap_err();
+        let error = prepare_data_dir(&data, ids()).unwrap_err();
         let source = FilesError::Symlink {
             path: data.join("logs"),
         };
@@ -450,7 +485,7 @@ mod tests {
         );
         let (_keep, data) = data_dir();
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
-        let error = prepare_data_dir(&data, 0, 0).unwrap_err();
+        let error = prepare_data_dir(&data, (0, 0)).unwrap_err();
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains("hint: chmod a+x"), "{source}");
     }

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::daemon::github;
 use crate::finding;
 use crate::github::check::check;
+use crate::host::secrets::Secrets;
 
 /// Arguments of `github`.
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ pub fn run(args: &GitHubArgs, config: &Config) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let found = runtime.block_on(async {
-        let (client, releases) = github::clients(github)?;
+        let (client, releases) = github::clients(github, &Secrets::read(github)?)?;
         anyhow::Ok(check(&client, &releases, config, github).await)
     })?;
     match format {

@@ -17,7 +17,7 @@ use super::provision::{ReportFormat, look_at, rendered};
 use crate::config::{Config, Loaded};
 use crate::daemon::check::{now_unix_s, record_file, write_record};
 use crate::host::Host;
-use crate::host::accounts::{Status, Step, Wanted, setup};
+use crate::host::accounts::{self, Status, Step, Wanted, setup};
 use crate::provision::enabled::Enabled;
 use crate::provision::report::Standing;
 use crate::workspace;
@@ -128,8 +128,10 @@ fn enable(
         println!("this host has no manifest, so that it need not be enabled");
         return Ok(ExitCode::SUCCESS);
     };
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    workspace::prepare_data_dir(&config.host.data_dir, uid, gid)?;
+    workspace::prepare_data_dir(
+        &config.host.data_dir,
+        accounts::dispatcher_ids(&config.host.account),
+    )?;
     let looked = look_at(host, config, config_file, (name, None))?;
     let report = looked.report();
     print!("{}", rendered(&report, args.format)?);

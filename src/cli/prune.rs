@@ -48,17 +48,29 @@ struct Failure<'a> {
 /// The ledger cannot be read, without which nobody knows what jobs still use.
 pub fn run(args: &PruneArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let path = config.host.data_dir.join("state/ledger.db");
-    let pruned = if path.exists() {
-        prune(config, &Ledger::open(&path)?, args.dry_run)?
+    let (pruned, jobs) = if path.exists() {
+        let ledger = Ledger::open(&path)?;
+        let live = || {
+            let unfinished = ledger.unfinished()?;
+            Ok::<_, anyhow::Error>(unfinished.into_iter().map(|job| job.id).collect())
+        };
+        let pruned = prune(config, live, args.dry_run)?;
+        let keep = usize::try_from(config.prune.jobs).unwrap_or(usize::MAX);
+        let forgotten = if args.dry_run {
+            0
+        } else {
+            ledger.prune(keep)?.len()
+        };
+        (pruned, forgotten)
     } else {
         anyhow::ensure!(
             path.symlink_metadata()
                 .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound),
             "could not look at `{path}`\nhint: run this as root"
         );
-        Pruned::default()
+        (Pruned::default(), 0)
     };
-    let Pruned { gone, failed, jobs } = &pruned;
+    let Pruned { gone, failed } = &pruned;
     match args.format {
         Format::Json => {
             let failures = failed.iter().map(|(chosen, error)| Failure {
@@ -70,7 +82,7 @@ pub fn run(args: &PruneArgs, config: &Config) -> anyhow::Result<ExitCode> {
                 dry_run: args.dry_run,
                 removed: gone,
                 failed: failures.collect(),
-                forgotten_jobs: *jobs,
+                forgotten_jobs: jobs,
             };
             println!("{}", serde_json::to_string_pretty(&answer)?);
         }

@@ -1,12 +1,14 @@
 //! `ephemerd run`: the daemon.
 
 use std::io::IsTerminal;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -19,12 +21,17 @@ use crate::daemon::gate::Gate;
 use crate::daemon::github::Source;
 use crate::daemon::listen::Listener;
 use crate::daemon::reload::Reading;
-use crate::daemon::start::{Claim, Started, start};
+use crate::daemon::start::{Started, join};
 use crate::daemon::vm::Guests;
+use crate::host::command::accept_signals;
 use crate::host::logfile::LogFile;
-use crate::host::{Host, os};
+use crate::host::{Host, Os, os};
 use crate::latest::Latest;
 use crate::vm::plan::Plan;
+use crate::warden::News;
+use crate::warden::client::Warden;
+use crate::warden::supervise::{Orders, SuperviseError, supervise};
+use crate::workspace;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -34,7 +41,8 @@ pub struct RunArgs {
     log_file: Option<Utf8PathBuf>,
 }
 
-/// Runs the daemon until it is told to stop by `SIGTERM` or `SIGINT`.
+/// Runs the daemon until it is told to stop by `SIGTERM` or `SIGINT`: this process is its warden, which starts its
+/// dispatcher.
 ///
 /// # Errors
 /// The daemon cannot start; then nothing is left behind.
@@ -42,15 +50,45 @@ pub fn run(
     args: &RunArgs,
     host: &Host,
     loaded: Loaded,
-    config_file: Utf8PathBuf,
+    config_file: Option<&Utf8Path>,
 ) -> anyhow::Result<ExitCode> {
-    match &args.log_file {
-        None => log_to_stderr(&loaded.config.log),
+    let log = match &args.log_file {
+        None => {
+            log_to_stderr(&loaded.config.log);
+            None
+        }
         Some(path) => {
             let file = LogFile::open(path).with_context(|| format!("could not open the log `{path}`"))?;
-            log_to(&loaded.config.log, false, file);
+            log_to(&loaded.config.log, false, file.clone());
+            Some(file)
         }
+    };
+    let program = super::own_program()?;
+    let named = config_file.map(|path| ["--config".to_owned(), path.to_string()]);
+    let orders = Orders {
+        program: &program,
+        args: named
+            .into_iter()
+            .flatten()
+            .chain(["__dispatch".to_owned()])
+            .collect(),
+        config_file: config_file.map(Utf8Path::to_owned),
+        log,
+    };
+    match supervise(host, &loaded.config, orders) {
+        Ok(code) => Ok(code.into()),
+        // As it is where no daemon is started.
+        Err(SuperviseError::Start(error)) => Err((*error).into()),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Is the dispatcher of a daemon, whose warden has started this process.
+///
+/// # Errors
+/// It cannot start, or cannot go on.
+pub fn dispatch(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+    log_to_stderr(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -64,10 +102,31 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     // From here on a signal waits until it can be obeyed, instead of ending us half started.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
+    accept_signals()?;
     let reading = Reading::new(host, config_file.clone(), loaded.clone());
     let config = loaded.config;
     let program = super::own_program()?;
     let control = config.control.clone();
+    let (warden, ground, descriptors) = Warden::join()?;
+    let watchdog = ground.watchdog;
+    if ground.dispatcher.is_some() {
+        let own = workspace::of_dispatcher(&config.host.data_dir);
+        let is_fenced = match host.os {
+            Os::Linux => os::fence_dispatcher(&own).context("could not fence the dispatcher in")?,
+            // A profile of its own is not written yet.
+            Os::MacOs => false,
+        };
+        if !is_fenced {
+            info!("the dispatcher is fenced in by its account alone");
+        }
+    }
+    let mut descriptors = descriptors.into_iter();
+    let listener = door(descriptors.next())?.context("the warden has opened no control socket")?;
+    let page_door = match &control.listen {
+        Some(Listen::Unix(_)) => door(descriptors.next())?,
+        Some(Listen::Tcp(_)) | None => None,
+    };
+    let changes = descriptors.collect();
     let Started {
         pipeline,
         room,
@@ -77,7 +136,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
         notes,
         manifests,
         locks: _locks,
-    } = start(host, config, config_file, (&program, Claim::Everything)).await?;
+    } = join(host, config, config_file, (&program, warden), (*ground, changes)).await?;
     for what in recovered {
         warn!(what, "recovered");
     }
@@ -101,7 +160,13 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     if let Some(why) = gate.why_shut(None).await {
         warn!("no job is let through: {why}");
     }
-    let source = Source::open(host, planner.config(), (planner.data_dir(), pipeline.root))?;
+    let secrets = pipeline.warden.secrets().await?;
+    let source = Source::open(
+        host,
+        planner.config(),
+        (planner.data_dir(), pipeline.root),
+        &secrets,
+    )?;
     let daemon = Daemon::new(
         pipeline,
         slots,
@@ -110,11 +175,8 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
         (guests, only_guests),
     )?;
     drop(planner);
-    let listener = server::listen(&control.socket, &control.admin_group).map_err(|error| {
-        anyhow::Error::new(error).context(format!("could not listen on `{}`", control.socket))
-    })?;
     let page = match &control.listen {
-        Some(listen) => Some(listen_for_page(listen, &control.admin_group).await?),
+        Some(listen) => Some(listen_for_page(listen, page_door).await?),
         None => None,
     };
     let showing = Arc::clone(&daemon);
@@ -137,9 +199,9 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     let housekeeping = Arc::clone(&daemon);
     let mut housekeeping = tokio::spawn(async move { housekeeping.housekeep().await });
     info!(socket = %control.socket, "ready");
-    os::service_is_ready();
+    daemon.tell_service(News::Ready);
     // In the loop that everything hangs on: one that does not turn any more is noticed.
-    let mut beat = os::watchdog().map(tokio::time::interval);
+    let mut beat = watchdog.map(tokio::time::interval);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -159,19 +221,16 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
             ended = &mut showing => anyhow::bail!("the status page is no longer served: {ended:?}"),
             ended = &mut housekeeping => anyhow::bail!("nothing is pruned any more: {ended:?}"),
             ended = &mut keeping => anyhow::bail!("the egress filter is no longer watched: {ended:?}"),
-            () = next(&mut beat) => os::service_lives(),
+            () = next(&mut beat) => daemon.tell_service(News::Lives),
             _ = hangup.recv() => drop(tokio::spawn(Arc::clone(&daemon).reload_on_signal())),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
     info!("stopping");
-    os::service_stops();
+    // Upon which nobody finds the sockets any more.
+    daemon.tell_service(News::Stops);
     drop(listener);
-    let _ = std::fs::remove_file(&control.socket);
-    if let Some(Listen::Unix(path)) = &control.listen {
-        let _ = std::fs::remove_file(path);
-    }
     tokio::select! {
         () = daemon.stop() => {}
         _ = terminate.recv() => warn!("told to stop again: jobs are killed, the next start scrubs them"),
@@ -190,12 +249,22 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
 }
 
 /// Listens for those who look at the page, before anything is said to be ready.
-async fn listen_for_page(listen: &Listen, admin_group: &str) -> anyhow::Result<(Listener, Listen)> {
+async fn listen_for_page(listen: &Listen, door: Option<UnixListener>) -> anyhow::Result<(Listener, Listen)> {
     let failed = || format!("could not listen on `{listen}`");
-    let listener = Listener::bind(listen, admin_group).await.with_context(failed)?;
+    let listener = Listener::bind(listen, door).await.with_context(failed)?;
     let place = listener.place(listen).with_context(failed)?;
     info!(at = %place, "the status page and the metrics are served");
     Ok((listener, place))
+}
+
+/// A socket that the warden has opened.
+fn door(opened: Option<OwnedFd>) -> std::io::Result<Option<UnixListener>> {
+    let listener = opened.map(|door| {
+        let door = std::os::unix::net::UnixListener::from(door);
+        door.set_nonblocking(true)?;
+        UnixListener::from_std(door)
+    });
+    listener.transpose()
 }
 
 /// The next beat; never, where nobody waits for one.

@@ -62,7 +62,7 @@ pub fn run(args: &VmArgs, host: &Host, loaded: Loaded) -> anyhow::Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     let program = super::own_program()?;
-    let room = Room::open(host, &config, (&config.host.data_dir, &program)).map_err(anyhow::Error::msg)?;
+    let room = Room::open(host, &config, &program, None).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use camino::Utf8Path;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tracing::{debug, warn};
 
 use super::{Answer, Ask, LONGEST_QUESTION};
@@ -24,7 +24,7 @@ const CHUNK_BYTE: usize = 64 * 1024;
 ///
 /// # Errors
 /// Another daemon listens there, or the socket cannot be made.
-pub fn listen(path: &Utf8Path, admin_group: &str) -> io::Result<UnixListener> {
+pub fn listen(path: &Utf8Path, admin_group: &str) -> io::Result<std::os::unix::net::UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(io::Error::new(
             io::ErrorKind::AddrInUse,
@@ -36,7 +36,7 @@ pub fn listen(path: &Utf8Path, admin_group: &str) -> io::Result<UnixListener> {
         Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     if let Some(group) = users::get_group_by_name(admin_group) {
         std::os::unix::fs::chown(path, None, Some(group.gid()))?;

@@ -109,7 +109,7 @@ pub fn now_unix_ms() -> u64 {
 
 /// The file in the data folder that says that this host is enabled.
 pub fn record_file(data_dir: &Utf8Path) -> Utf8PathBuf {
-    data_dir.join("state/enabled.json")
+    data_dir.join("host/enabled.json")
 }
 
 /// The record of this host; `None` when it is not enabled.
@@ -138,5 +138,12 @@ pub fn read_record(data_dir: &Utf8Path) -> io::Result<Option<Enabled>> {
 /// # Errors
 /// It cannot be written.
 pub fn write_record(data_dir: &Utf8Path, record: &Enabled) -> io::Result<()> {
-    crate::host::files::replace(&record_file(data_dir), &serde_json::to_vec_pretty(record)?)
+    // The dispatcher reads it as another account.
+    let mut open = |file: &std::fs::File| {
+        use std::os::unix::fs::PermissionsExt;
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))
+            .is_ok()
+    };
+    let bytes = serde_json::to_vec_pretty(record)?;
+    crate::host::files::replace_with(&record_file(data_dir), &bytes, &mut open)
 }

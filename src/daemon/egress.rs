@@ -11,6 +11,7 @@ mod counts;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,10 +20,10 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, OnLoss};
-use crate::egress::{Blocked, EgressReport, Policy};
-use crate::host::Host;
-use crate::host::egress::hold::{Held, hold};
-use crate::host::egress::{self, EgressError, Expected};
+use crate::egress::{Blocked, EgressReport, Ports};
+use crate::host::egress::EgressError;
+use crate::host::egress::filter::{Compared, Filter};
+use crate::host::{Host, os};
 use crate::slot::Slot;
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
@@ -46,6 +47,9 @@ pub enum KeeperError {
     /// The rules cannot be loaded or compared.
     #[error("the egress filter is not in force")]
     Filter(#[from] EgressError),
+    /// The same, as the warden tells it.
+    #[error("the egress filter is not in force: {0}")]
+    Told(String),
     /// They are loaded, but do not do what they should.
     #[error("the egress filter does not hold: {0}")]
     Canary(String),
@@ -62,27 +66,36 @@ pub struct Keeper {
     lost: watch::Sender<Option<String>>,
     /// Held by whoever looks, so that what was found later is told later.
     looking: tokio::sync::Mutex<()>,
+    /// What tells of changes, until it is listened to.
+    changes: Mutex<Vec<OwnedFd>>,
     on_loss: OnLoss,
+}
+
+/// Who has the rules.
+#[derive(Debug)]
+pub enum Rules {
+    /// This process, which is root.
+    Ours(Arc<Mutex<Filter>>),
+    /// The warden.
+    Warden(Arc<Warden>),
 }
 
 #[derive(Debug)]
 struct Shared {
-    host: Host,
-    config: Config,
+    rules: Rules,
+    /// Ports at which the rules treat loopback in a way of their own.
+    avoid: Vec<Ports>,
     slots: Vec<Slot>,
     /// How many comparisons were begun.
     begun: AtomicU64,
     /// Held while the system is asked, which may take a while.
-    state: Mutex<State>,
+    state: tokio::sync::Mutex<State>,
     /// Held for a moment.
     jobs: Mutex<Jobs>,
 }
 
 #[derive(Debug)]
 struct State {
-    policy: Policy,
-    expected: Expected,
-    held: Held,
     /// What the system counted last, by slot.
     last: BTreeMap<u32, Counts>,
     /// The last comparison that came to an end: its number, and how the rules were found.
@@ -105,6 +118,29 @@ pub struct Leave {
     slot: u32,
 }
 
+/// Said where no system tells of changes.
+const NOT_TOLD: &str = "changes of the network are not told, so they are noticed by the clock";
+
+impl Rules {
+    async fn compare(&self) -> Result<Compared, KeeperError> {
+        match self {
+            Self::Ours(filter) => {
+                let filter = Arc::clone(filter);
+                let compare = move || filter.lock().unwrap_or_else(PoisonError::into_inner).compare();
+                let compared = tokio::task::spawn_blocking(compare).await;
+                Ok(compared.map_err(|panic| KeeperError::Told(panic.to_string()))??)
+            }
+            Self::Warden(warden) => match warden.ask(Request::Compare, &[]).await {
+                Ok(Reply::Compared(compared)) => Ok(compared),
+                Ok(Reply::Lost { why }) => Err(EgressError::Lost { why }.into()),
+                Ok(other) => Err(WardenError::Unexpected(Box::new(other)).into()),
+                Err(WardenError::Failed(why)) => Err(KeeperError::Told(why)),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+}
+
 /// How the rules were found; either way they are as they should be afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
@@ -113,44 +149,65 @@ enum Found {
 }
 
 impl Keeper {
-    /// Loads the rules for `slots`, or joins whoever has loaded the same.
+    /// Loads the rules for `slots`, or joins whoever has loaded the same, in this process.
     ///
     /// # Errors
     /// They cannot be loaded, or jobs run under others.
     pub fn start(host: &Host, config: &Config, slots: &[Slot]) -> Result<Self, EgressError> {
-        let policy = Policy::new(
-            &config.egress,
-            &config.host.account,
-            slots,
-            &egress::surroundings(host)?,
-        );
-        let expected = egress::expected(host, &policy)?;
-        let held = hold(host, &expected)?;
+        let filter = Filter::hold(host, config, slots)?;
+        let before = filter.blocked_before().clone();
+        let changes = os::network_changes().unwrap_or_else(|error| {
+            warn!(%error, "{NOT_TOLD}");
+            Vec::new()
+        });
+        let rules = Rules::Ours(Arc::new(Mutex::new(filter)));
+        Ok(Self::new(config, slots, rules, (before, changes)))
+    }
+
+    /// Keeps the rules that the warden holds; `changes` is what tells of changes, and is opened by it, too.
+    ///
+    /// # Errors
+    /// They are not in force.
+    pub async fn join(
+        config: &Config,
+        slots: &[Slot],
+        warden: &Arc<Warden>,
+        changes: Vec<OwnedFd>,
+    ) -> Result<Self, KeeperError> {
+        let rules = Rules::Warden(Arc::clone(warden));
+        let compared = rules.compare().await?;
+        if changes.is_empty() {
+            warn!("{NOT_TOLD}");
+        }
+        Ok(Self::new(config, slots, rules, (compared.blocked, changes)))
+    }
+
+    fn new(
+        config: &Config,
+        slots: &[Slot],
+        rules: Rules,
+        (blocked, changes): (BTreeMap<u32, Blocked>, Vec<OwnedFd>),
+    ) -> Self {
+        let last = blocked.into_iter().map(|(slot, blocked)| (slot, blocked.into()));
         let state = State {
-            policy,
-            expected,
-            last: held
-                .blocked
-                .iter()
-                .map(|(slot, blocked)| (*slot, blocked.clone().into()))
-                .collect(),
-            held,
+            last: last.collect(),
             compared: (0, Found::AsTheyShouldBe),
         };
         let shared = Shared {
-            host: host.clone(),
-            config: config.clone(),
+            rules,
+            avoid: config.egress.local_ports(),
             slots: slots.to_vec(),
             begun: AtomicU64::new(0),
-            state: Mutex::new(state),
+            state: tokio::sync::Mutex::new(state),
             jobs: Mutex::default(),
         };
-        Ok(Self {
+        Self {
             shared: Arc::new(shared),
             lost: watch::Sender::new(None),
             looking: tokio::sync::Mutex::new(()),
+            changes: Mutex::new(changes),
             on_loss: config.egress.on_loss,
-        })
+        }
     }
 
     /// Verifies the filter for the account of `slot`, by comparing and by trying.
@@ -196,7 +253,8 @@ impl Keeper {
 
     /// Verifies the filter whenever something changes and, while jobs run, every [`INTERVAL`]. Never returns.
     pub async fn watch(&self, warden: &Warden) -> Infallible {
-        let mut changes = changes::sockets();
+        let told = std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut changes = changes::sockets(told);
         loop {
             let told = tokio::select! {
                 () = changes::changed(&mut changes) => true,
@@ -246,10 +304,7 @@ impl Keeper {
         let mut unexplained = 0;
         let mut turn = 1;
         loop {
-            let shared = Arc::clone(&self.shared);
-            let compared = tokio::task::spawn_blocking(move || shared.compare()).await;
-            let compared = compared.map_err(|error| KeeperError::Canary(error.to_string()))?;
-            let failure = match compared {
+            let failure = match self.shared.compare().await {
                 Ok(found) => match self.fly(slots(), warden).await {
                     Err(failure @ KeeperError::Canary(_)) => {
                         unexplained += u32::from(found == Found::AsTheyShouldBe);
@@ -258,10 +313,11 @@ impl Keeper {
                     Err(failure @ KeeperError::Warden(WardenError::Failed(_))) => failure,
                     done => return done,
                 },
-                Err(failure @ EgressError::Lost { .. }) => failure.into(),
+                Err(failure @ KeeperError::Filter(EgressError::Lost { .. })) => failure,
+                Err(failure @ KeeperError::Warden(WardenError::Gone)) => return Err(failure),
                 Err(failure) => {
                     unexplained += 1;
-                    failure.into()
+                    failure
                 }
             };
             if unexplained > 1 || turn == TURNS {
@@ -276,7 +332,7 @@ impl Keeper {
         if slots.is_empty() {
             return Ok(());
         }
-        let avoid = self.shared.config.egress.local_ports();
+        let avoid = self.shared.avoid.clone();
         let asked = warden.ask(Request::Canary { slots, avoid }, &[]);
         let answered = tokio::time::timeout(CANARY_WITHIN, asked).await;
         let answered =
@@ -292,10 +348,6 @@ impl Keeper {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn jobs(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -310,52 +362,31 @@ impl Shared {
         wanted.cloned().collect()
     }
 
-    /// Follows the network around this host, compares the rules and loads them again where they were changed. Of
-    /// several who ask at the same time, one compares: an answer that was begun after the question is one to it.
-    fn compare(&self) -> Result<Found, EgressError> {
+    /// Compares the rules. Of several who ask at the same time, one compares: an answer that was begun after the question
+    /// is one to it.
+    async fn compare(&self) -> Result<Found, KeeperError> {
         let asked = self.begun.load(Ordering::SeqCst);
-        let mut state = self.state();
+        let mut state = self.state.lock().await;
         if state.compared.0 > asked {
             return Ok(state.compared.1);
         }
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let found = self.compare_now(&mut state)?;
-        state.compared = (number, found);
-        Ok(found)
-    }
-
-    fn compare_now(&self, state: &mut State) -> Result<Found, EgressError> {
-        let around = egress::surroundings(&self.host)?;
-        let policy = Policy::new(
-            &self.config.egress,
-            &self.config.host.account,
-            &self.slots,
-            &around,
-        );
-        if policy != state.policy {
+        let compared = self.rules.compare().await?;
+        if compared.followed {
             info!("the network around this host has changed; the egress rules follow");
-            state.expected = egress::expected(&self.host, &policy)?;
-            state.policy = policy;
-            egress::load(&self.host, &state.expected)?;
-            state.held.note(&state.expected)?;
         }
-        egress::canary::add_addresses(&self.host)?;
-        match egress::verify(&self.host, &state.expected) {
-            Ok(blocked) => {
-                self.count(state, blocked);
-                Ok(Found::AsTheyShouldBe)
-            }
-            Err(EgressError::Lost { why }) => {
-                egress::load(&self.host, &state.expected)?;
-                let blocked = egress::verify(&self.host, &state.expected)?;
+        let found = match &compared.lost {
+            None => Found::AsTheyShouldBe,
+            Some(why) => {
                 let incident = format!("the egress filter was lost and loaded again: {why}");
                 warn!("{incident}");
                 self.jobs().note(&incident);
-                self.count(state, blocked);
-                Ok(Found::Changed)
+                Found::Changed
             }
-            Err(error) => Err(error),
-        }
+        };
+        self.count(&mut state, compared.blocked);
+        state.compared = (number, found);
+        Ok(found)
     }
 
     /// Adds up what the system counts.
@@ -384,11 +415,10 @@ impl Jobs {
 impl Leave {
     /// What egress came to for the job so far. Asks the system once more.
     pub async fn report(&self) -> EgressReport {
-        let shared = Arc::clone(&self.shared);
-        let asked = tokio::task::spawn_blocking(move || shared.compare()).await;
+        let asked = self.shared.compare().await;
         let mut jobs = self.shared.jobs();
-        if let Ok(Err(error)) = asked {
-            let why = crate::chain(&KeeperError::from(error));
+        if let Err(error) = asked {
+            let why = crate::chain(&error);
             warn!(why, "the egress filter could not be verified when the job ended");
             // The keeper may have seen it already, or not yet.
             if let Some(incidents) = jobs.busy.get_mut(&self.slot)

@@ -26,7 +26,9 @@ use crate::job::{Origin, Repo};
 use crate::latest::Latest;
 use crate::provision::enabled::{self, Check, Gate as Standing, Stamps};
 use crate::provision::manifest::{self, Manifest, ManifestError};
-use crate::provision::question::View;
+use crate::provision::question::{Answer, View};
+use crate::warden::client::Warden;
+use crate::warden::{Reply, Request};
 
 /// How long files may take to say how they look; a dead network file system would never.
 const STAMPS_WITHIN: Duration = Duration::from_secs(10);
@@ -337,8 +339,7 @@ impl Gate {
             Some(repo) => Origin::own(repo),
             None => Origin::own(&NOBODY.parse().map_err(LookError::Nobody)?),
         };
-        let (host, questions) = (self.host.clone(), asked.outside.clone());
-        let outside = blocking(move || answer_all(&host, View::Host, &questions, &|_| {}));
+        let outside = self.look_outside(subject, &asked, &eyes.pipeline.warden);
         let (outside, inside) = tokio::join!(outside, look(eyes, origin, &asked.inside));
         if eyes.cancel.is_cancelled() {
             // What was not looked at to the end says nothing of the host.
@@ -371,6 +372,30 @@ impl Gate {
         }
         self.checks().insert(subject.clone(), check);
         Ok(())
+    }
+}
+
+impl Gate {
+    /// Answers what is asked of the bare host: by the warden, where this process is not all that it may have to be.
+    async fn look_outside(
+        &self,
+        subject: &Option<Repo>,
+        asked: &Asked,
+        warden: &Warden,
+    ) -> Result<Vec<Answer>, LookError> {
+        if !warden.is_of_daemon() {
+            let (host, questions) = (self.host.clone(), asked.outside.clone());
+            return blocking(move || answer_all(&host, View::Host, &questions, &|_| {})).await;
+        }
+        let request = Request::Look {
+            subject: subject.clone(),
+            digest: asked.manifest.digest.clone(),
+        };
+        match warden.ask(request, &[]).await {
+            Ok(Reply::Answers { answers }) if answers.len() == asked.outside.len() => Ok(answers),
+            Ok(_) => Err(LookError::Nonsense("the warden left questions open".to_owned())),
+            Err(error) => Err(LookError::Nonsense(crate::chain(&error))),
+        }
     }
 }
 

@@ -42,7 +42,7 @@ use crate::github::secret::Secret;
 use crate::github::seen::JobSeen;
 use crate::github::ticket::{Key, Scope, Ticket};
 use crate::github::webhook::{Ear, NoSecret};
-use crate::host::secrets::{self, SecretError};
+use crate::host::secrets::{SecretError, Secrets};
 use crate::host::{Host, INSTALLATION, installation};
 use crate::job::{JobId, Repo};
 use crate::latest::Latest;
@@ -189,6 +189,7 @@ impl Source {
         host: &Host,
         config: &Config,
         (data_dir, root): (&Utf8Path, bool),
+        secrets: &Secrets,
     ) -> Result<Option<Self>, SourceError> {
         let Some(github) = config.github.clone() else {
             return Ok(None);
@@ -199,8 +200,8 @@ impl Source {
         let machine = host.machine();
         let arch = Arch::of_machine(&machine).ok_or(SourceError::Processor(machine))?;
         let platform = Platform { os: host.os, arch };
-        let (client, releases) = clients(&github)?;
-        let ear = hints::ear(&github)?;
+        let (client, releases) = clients(&github, secrets)?;
+        let ear = hints::ear(&github, secrets)?;
         let trees = Trees::new(
             host,
             (data_dir.join(RUNNERS), platform),
@@ -407,14 +408,14 @@ fn scopes(github: &config::GitHub) -> Vec<Scope> {
 ///
 /// # Errors
 /// A secret cannot be read or used.
-pub fn clients(github: &config::GitHub) -> Result<(Client, Client), SourceError> {
-    let client = client(github)?;
+pub fn clients(github: &config::GitHub, secrets: &Secrets) -> Result<(Client, Client), SourceError> {
+    let client = client(github, secrets)?;
     let releases = releases(github, &client)?;
     Ok((client, releases))
 }
 
 /// The client, with its secrets read.
-fn client(github: &config::GitHub) -> Result<Client, SourceError> {
+fn client(github: &config::GitHub, secrets: &Secrets) -> Result<Client, SourceError> {
     let credentials = match &github.identity {
         Identity::App {
             app_id,
@@ -423,9 +424,9 @@ fn client(github: &config::GitHub) -> Result<Client, SourceError> {
         } => Credentials::App {
             app: app_id.to_string(),
             installation: u64::from(*installation_id),
-            private_key: secrets::read(private_key)?,
+            private_key: secrets.of(private_key)?,
         },
-        Identity::Token { file } => Credentials::Token(Secret::new(secrets::read(file)?.expose().trim())),
+        Identity::Token { file } => Credentials::Token(Secret::new(secrets.of(file)?.expose().trim())),
     };
     Ok(Client::new(Options {
         url: github.api.clone(),

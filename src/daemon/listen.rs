@@ -65,14 +65,15 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Listens where the configuration says; a socket is made as the control socket is.
+    /// Listens where the configuration says; a socket is made by the warden, and is `door`.
     ///
     /// # Errors
-    /// Somebody else listens there, or the socket cannot be made.
-    pub async fn bind(listen: &Listen, admin_group: &str) -> io::Result<Self> {
-        match listen {
-            Listen::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
-            Listen::Unix(path) => crate::control::server::listen(path, admin_group).map(Self::Unix),
+    /// Somebody else listens there, or there is no such door.
+    pub async fn bind(listen: &Listen, door: Option<UnixListener>) -> io::Result<Self> {
+        match (listen, door) {
+            (Listen::Tcp(address), _) => TcpListener::bind(address).await.map(Self::Tcp),
+            (Listen::Unix(_), Some(door)) => Ok(Self::Unix(door)),
+            (Listen::Unix(_), None) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 

@@ -9,7 +9,8 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use crate::host::free;
-use crate::host::prune::prune;
+use crate::warden::client::WardenError;
+use crate::warden::{Reply, Request};
 
 /// How often it is looked whether the disk is nearly full.
 const LOOK: Duration = Duration::from_secs(10 * 60);
@@ -31,21 +32,35 @@ impl Daemon {
                 continue;
             }
             due = Instant::now() + DAILY;
-            let daemon = Arc::clone(self);
-            let pruning =
-                tokio::task::spawn_blocking(move || prune(planner.config(), &daemon.pipeline.ledger, false));
-            match pruning.await {
-                Ok(Ok(pruned)) => {
-                    for chosen in &pruned.gone {
-                        info!("pruned {chosen}");
+            match self.prune().await {
+                Ok((gone, failed)) => {
+                    for what in gone {
+                        info!("pruned {what}");
                     }
-                    for (chosen, error) in &pruned.failed {
-                        warn!(error = crate::chain(error), "could not prune {chosen}");
+                    for what in failed {
+                        warn!("could not prune {what}");
                     }
                 }
-                Ok(Err(error)) => warn!(error = crate::chain(&error), "could not prune"),
-                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                Err(why) => warn!(why, "could not prune"),
             }
         }
+    }
+
+    /// Has the warden remove what the limits say, and forgets jobs; what is gone, and what is not and why.
+    ///
+    /// # Errors
+    /// In words.
+    async fn prune(&self) -> Result<(Vec<String>, Vec<String>), String> {
+        let ledger = &self.pipeline.ledger;
+        let unfinished = ledger.unfinished().map_err(|error| crate::chain(&error))?;
+        let live = unfinished.into_iter().map(|job| job.id).collect();
+        let asked = self.pipeline.warden.ask(Request::Prune { live }, &[]).await;
+        let pruned = match asked.map_err(|error| crate::chain(&error))? {
+            Reply::Pruned { gone, failed } => (gone, failed),
+            other => return Err(WardenError::Unexpected(Box::new(other)).to_string()),
+        };
+        let keep = usize::try_from(self.pipeline.planner().config().prune.jobs).unwrap_or(usize::MAX);
+        ledger.prune(keep).map_err(|error| crate::chain(&error))?;
+        Ok(pruned)
     }
 }

@@ -27,6 +27,7 @@ use crate::job::{JobId, JobSpec, Outcome, Repo};
 use crate::provision::manifest::ManifestError;
 use crate::trust::{self, Route};
 use crate::vm::plan::Plan;
+use crate::warden::News;
 
 /// Why the configuration that is in force stays.
 #[derive(Debug, thiserror::Error)]
@@ -301,6 +302,8 @@ impl Daemon {
             },
         };
         let config = &loaded.config;
+        // Before anything that is asked of it because of this.
+        self.tell_service(News::Reloaded);
         self.pipeline.planner.set(planner);
         self.gate.go_by(config.clone(), manifests);
         if let Some(guests) = &self.guests {

@@ -1,36 +1,35 @@
 //! The start, shared by `run` and `exec`: data folder, axes, slots, ledger, warden, and the tear-down of what
 //! an earlier process left, in that order. Nothing is started before everything is checked.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::egress::Keeper;
+use super::egress::{Keeper, KeeperError};
 use super::gate::Manifests;
-use crate::config::{Accounts, Config, EgressMode, Groups};
+use super::ground::{self, Ground};
+use crate::config::{Accounts, Config, EgressMode};
 use crate::github::admission::hook::Place;
 use crate::host::accounts::{self, AccountsError, Wanted};
 use crate::host::egress::{self, EgressError};
-use crate::host::entrance;
-use crate::host::mac::{self, MacError};
-use crate::host::{Host, Os, probe};
+use crate::host::mac::MacError;
+use crate::host::{Host, probe};
 use crate::job::Acquisition;
 use crate::job::ledger::{AcquisitionId, Ledger, LedgerError};
-use crate::job::plan::{MacHomebrew, MacHost, MacSlot, PlanError, Planner, Platform};
+use crate::job::plan::{PlanError, Planner, Platform};
 use crate::job::run::pressure::Pressure;
 use crate::job::run::{Pipeline, RunError};
 use crate::latest::Latest;
-use crate::profile::sbpl::Release;
 use crate::provision::manifest::ManifestError;
-use crate::sandbox::Axis;
-use crate::sandbox::axes::{self, AxisReport, Standing};
+use crate::sandbox::axes::{self, AxisReport};
 use crate::slot::{Account, Slot};
 use crate::vm::room::Room;
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
-use crate::workspace::{self, WorkspaceError};
+use crate::workspace::WorkspaceError;
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +87,14 @@ pub enum StartError {
     /// Profiles cannot be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// There is no account for the dispatcher.
+    #[error(
+        "there is no account `{0}`, which the daemon's unprivileged half runs as\nhint: run `ephemerd host setup`"
+    )]
+    NoService(String),
+    /// The rules of the warden's packet filter cannot be kept.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
     /// The warden does not start.
     #[error(transparent)]
     Warden(#[from] WardenError),
@@ -149,7 +156,7 @@ pub fn wanted(config: &Config) -> Wanted<'_> {
     }
 }
 
-/// Makes `host` ready to run jobs, with `program` (ephemerd itself) as the warden.
+/// Makes `host` ready to run jobs in one free slot, with `program` (ephemerd itself) as the warden.
 ///
 /// # Errors
 /// See [`StartError`]; then nothing was started and nothing is left.
@@ -159,79 +166,142 @@ pub async fn start(
     config_file: Utf8PathBuf,
     (program, claim): (&Utf8Path, Claim),
 ) -> Result<Started, StartError> {
-    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    let (reports, accounts) = survey(host, &config);
-    let refusal = axes::refusal(&reports, &config);
-    // Guests need nothing of what native jobs are fenced in with.
-    let only_guests = refusal.filter(|_| config.has_vm_backend() && claim == Claim::Everything);
-    if let (None, Some(reason)) = (&only_guests, axes::refusal(&reports, &config)) {
-        return Err(StartError::Axes { reason, reports });
-    }
-    workspace::prepare_data_dir(&config.host.data_dir, uid.as_raw(), gid.as_raw())?;
-    if host.os == Os::MacOs {
-        workspace::prepare_profiles(&config.host.data_dir, uid.as_raw(), gid.as_raw())?;
-    }
-    // Without root there are no accounts to become; the axes above have said so.
-    let accounts = accounts.ok().filter(|_| uid.is_root());
-    let all = slots(&config, accounts.as_deref());
-    let platform = match host.os {
-        Os::Linux => Platform::Linux,
-        Os::MacOs => Platform::MacOs(mac_host(host, program, &all)?),
-    };
-    let every = egress_slots(&config, all.clone());
-    let notes = match &platform {
-        Platform::MacOs(mac) if mac.developer_dir.is_none() => vec![NO_DEVELOPER_DIR.to_owned()],
-        Platform::Linux | Platform::MacOs(_) => vec![],
-    };
-    let manifests = Manifests::load(host, &config)?;
-    let environments = manifests.environments(host, &config);
-    let planner = Planner::new(config, &config_file, platform)?
-        .with_environments(environments)
-        .with_program(program.to_owned());
-    let wants_groups = planner.config().native.limits.cgroup != Groups::Off;
-    let has_groups =
-        wants_groups && host.os == Os::Linux && uid.is_root() && crate::host::cgroup::look().is_ok();
-    let planner = planner.with_groups(has_groups);
-    let exclusive = accounts.is_some() && planner.config().native.accounts == Accounts::PerSlot;
-    let shared = exclusive.then(|| host.run.join("ephemerd"));
-    let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
-    if let Err(error) = ledger.keep_ballast() {
-        tracing::warn!(%error, "no room could be kept for the ledger");
-    }
+    let ground = ground::lay(host, &config, (program, claim))?;
+    let shared = ground.shared_locks(host, &config);
+    let all = slots(&config, ground.accounts.as_deref());
+    let footing = Footing::new(host, config, config_file, (program, &ground))?;
+    let data_dir = footing.planner.data_dir().to_owned();
     let all = match claim {
         Claim::Everything => all,
-        Claim::OneSlot => without_quarantined(all, &ledger)?,
+        Claim::OneSlot => without_quarantined(all, &footing.ledger)?,
     };
-    let (slots, locks) = lock(planner.data_dir(), shared.as_deref(), all, claim)?;
-    let warden = Warden::start(program, planner.data_dir())?;
-    let mut pipeline = Pipeline {
-        planner: Latest::new(planner),
-        ledger,
-        warden,
-        axes: reports,
-        pressure: Pressure::default(),
-        root: uid.is_root(),
-        keep: false,
-        egress: None,
-    };
-    // Under the rules that it ran under, whatever is left of an earlier process ends first.
-    let room = match claim {
-        Claim::Everything => room(host, &pipeline, program)?,
-        Claim::OneSlot => None,
-    };
-    let mut recovered = recover(&pipeline, room.as_ref(), &slots, claim).await?;
-    recovered.extend(close_entrances(host, pipeline.planner().data_dir(), &slots));
-    pipeline.egress = keeper(host, &pipeline, &every)?;
-    Ok(Started {
-        manifests,
-        pipeline,
-        room,
-        only_guests,
-        slots,
-        recovered,
-        notes,
-        locks,
-    })
+    let (slots, locks) = ground::lock(&data_dir, shared.as_deref(), all, claim)?;
+    let warden = Warden::start(program, &data_dir)?;
+    let rules = RulesOf::Us;
+    footing
+        .finish(host, (warden, rules), (program, claim), ground, (slots, locks))
+        .await
+}
+
+/// Takes a daemon's jobs up on ground that the warden has laid, whose slots it has locked. `changes` is what tells of
+/// changes of the network.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn join(
+    host: &Host,
+    config: Config,
+    config_file: Utf8PathBuf,
+    (program, warden): (&Utf8Path, Warden),
+    (ground, changes): (Ground, Vec<OwnedFd>),
+) -> Result<Started, StartError> {
+    let all = slots(&config, ground.accounts.as_deref());
+    let footing = Footing::new(host, config, config_file, (program, &ground))?;
+    let whole = (program, Claim::Everything);
+    let rules = RulesOf::Warden(changes);
+    footing
+        .finish(host, (warden, rules), whole, ground, (all, vec![]))
+        .await
+}
+
+/// Who holds the packet filter.
+enum RulesOf {
+    Us,
+    /// With what tells of changes of the network.
+    Warden(Vec<OwnedFd>),
+}
+
+/// What can be had without the warden.
+struct Footing {
+    planner: Planner,
+    manifests: Manifests,
+    ledger: Ledger,
+    notes: Vec<String>,
+}
+
+impl Footing {
+    fn new(
+        host: &Host,
+        config: Config,
+        config_file: Utf8PathBuf,
+        (program, ground): (&Utf8Path, &Ground),
+    ) -> Result<Self, StartError> {
+        let platform = ground.platform();
+        let notes = match &platform {
+            Platform::MacOs(mac) if mac.developer_dir.is_none() => vec![NO_DEVELOPER_DIR.to_owned()],
+            Platform::Linux | Platform::MacOs(_) => vec![],
+        };
+        let manifests = Manifests::load(host, &config)?;
+        let environments = manifests.environments(host, &config);
+        let planner = Planner::new(config, &config_file, platform)?
+            .with_environments(environments)
+            .with_program(program.to_owned())
+            .with_groups(ground.has_groups);
+        let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
+        if let Err(error) = ledger.keep_ballast() {
+            tracing::warn!(%error, "no room could be kept for the ledger");
+        }
+        Ok(Self {
+            planner,
+            manifests,
+            ledger,
+            notes,
+        })
+    }
+
+    async fn finish(
+        self,
+        host: &Host,
+        (warden, rules): (Warden, RulesOf),
+        (program, claim): (&Utf8Path, Claim),
+        ground: Ground,
+        (slots, locks): (Vec<Slot>, Vec<File>),
+    ) -> Result<Started, StartError> {
+        let every = egress_slots(
+            self.planner.config(),
+            self::slots(self.planner.config(), ground.accounts.as_deref()),
+        );
+        let has_filter = ground.has_filter(self.planner.config());
+        let mut pipeline = Pipeline {
+            planner: Latest::new(self.planner),
+            ledger: self.ledger,
+            warden: Arc::new(warden),
+            axes: ground.axes,
+            pressure: Pressure::default(),
+            root: ground.accounts.is_some(),
+            keep: false,
+            egress: None,
+        };
+        // Under the rules that it ran under, whatever is left of an earlier process ends first.
+        let room = match claim {
+            Claim::Everything => room(host, &pipeline, (program, has_filter), ground.dispatcher.as_ref())?,
+            Claim::OneSlot => None,
+        };
+        let mut recovered = recover(&pipeline, room.as_ref(), &slots, claim).await?;
+        recovered.extend(close_entrances(host, &pipeline, &slots).await);
+        pipeline.egress = match (rules, has_filter) {
+            (RulesOf::Us, true) => Some(Keeper::start(host, pipeline.planner().config(), &every)?),
+            (RulesOf::Warden(changes), true) => {
+                Some(Keeper::join(pipeline.planner().config(), &every, &pipeline.warden, changes).await?)
+            }
+            // Whoever lets jobs run although it cannot be enforced has said so by name, and the report does.
+            (RulesOf::Us, false) => {
+                open(host, pipeline.planner().config())?;
+                None
+            }
+            (RulesOf::Warden(_), false) => None,
+        };
+        Ok(Started {
+            manifests: self.manifests,
+            pipeline,
+            room,
+            only_guests: ground.only_guests,
+            slots,
+            recovered,
+            notes: self.notes,
+            locks,
+        })
+    }
 }
 
 /// Guests among what a job holds, with their backends and names; and the rest.
@@ -253,14 +323,17 @@ fn apart(
 }
 
 /// What guests are made in, where a backend is configured.
-fn room(host: &Host, pipeline: &Pipeline, program: &Utf8Path) -> Result<Option<Room>, StartError> {
+fn room(
+    host: &Host,
+    pipeline: &Pipeline,
+    (program, filtered): (&Utf8Path, bool),
+    dispatcher: Option<&Account>,
+) -> Result<Option<Room>, StartError> {
     let planner = pipeline.planner();
     let config = planner.config();
     if !config.has_vm_backend() {
         return Ok(None);
     }
-    let data_dir = planner.data_dir();
-    let filtered = config.egress.mode == EgressMode::BlockLan && is_enforced(Axis::Network, &pipeline.axes);
     let unfiltered = config
         .vm
         .backends
@@ -271,9 +344,15 @@ fn room(host: &Host, pipeline: &Pipeline, program: &Utf8Path) -> Result<Option<R
             "guests of `{name}` reach the internet as the account of `vm.user`, and no packet filter keeps that off the LAN\nhint: `ephemerd egress status` says why; or set `network = \"none\"`"
         )));
     }
-    crate::vm::room::Room::open(host, config, (data_dir, program))
-        .map(Some)
-        .map_err(StartError::Vm)
+    let by = dispatcher.map(|account| (&pipeline.warden, account));
+    Room::open(
+        host,
+        config,
+        program,
+        by.filter(|(warden, _)| warden.is_of_daemon()),
+    )
+    .map(Some)
+    .map_err(StartError::Vm)
 }
 
 /// The slots whose accounts the packet filter knows: those of native jobs, and one for each guest that may send as the
@@ -288,56 +367,23 @@ pub(crate) fn egress_slots(config: &Config, mut slots: Vec<Slot>) -> Vec<Slot> {
     slots
 }
 
-/// The keeper of the packet filter, in the mode that has one. In the mode that is open, rules that are left of another
-/// one go, unless others run jobs under them.
-fn keeper(host: &Host, pipeline: &Pipeline, slots: &[Slot]) -> Result<Option<Keeper>, EgressError> {
-    let planner = pipeline.planner();
-    let config = planner.config();
-    match config.egress.mode {
-        // Whoever lets jobs run although it cannot be enforced has said so by name, and the report does.
-        EgressMode::BlockLan if is_enforced(Axis::Network, &pipeline.axes) => {
-            Ok(Some(Keeper::start(host, config, slots)?))
-        }
-        EgressMode::Open if pipeline.root && egress::available(host).is_ok() => {
-            match egress::hold::remove(host, &crate::egress::name(&config.host.account)) {
-                Ok(()) | Err(EgressError::Busy { .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
-        }
-        EgressMode::BlockLan | EgressMode::Offline | EgressMode::Open => Ok(None),
+/// In the mode that is open, takes rules that are left of another one out, unless others run jobs under them.
+///
+/// # Errors
+/// They are there and cannot be taken out.
+pub fn open(host: &Host, config: &Config) -> Result<(), EgressError> {
+    let is_root = nix::unistd::geteuid().is_root();
+    if config.egress.mode != EgressMode::Open || !is_root || egress::available(host).is_err() {
+        return Ok(());
     }
-}
-
-fn is_enforced(axis: Axis, reports: &[AxisReport]) -> bool {
-    let found = reports.iter().find(|report| report.axis == axis);
-    found.is_some_and(|report| report.standing == Standing::Enforced)
+    match egress::hold::remove(host, &crate::egress::name(&config.host.account)) {
+        Ok(()) | Err(EgressError::Busy { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Said where xcode-select(1) names no folder.
 const NO_DEVELOPER_DIR: &str = "no developer folder is selected, so jobs have no DEVELOPER_DIR, git or clang\nhint: xcode-select --install, or xcode-select -s PATH";
-
-/// What this Mac has for jobs in `slots`, with `program` as the first inside of a sandbox.
-fn mac_host(host: &Host, program: &Utf8Path, slots: &[Slot]) -> Result<MacHost, StartError> {
-    let version = mac::version(host)?;
-    let release = Release::of_version(&version)
-        .filter(|release| *release >= Release::MacOs14)
-        .ok_or(StartError::Release { version })?;
-    let developer_dir = mac::developer_dir(host)?;
-    let found = |slot: &Slot| {
-        let user_folder = mac::user_folder(host, &slot.account)?;
-        Ok((slot.index, MacSlot { user_folder }))
-    };
-    Ok(MacHost {
-        release,
-        program: program.to_owned(),
-        developer_dir,
-        homebrew: MacHomebrew::Usually(host.homebrew.clone()),
-        prefixes: host.prefixes.clone(),
-        runner_places: host.runner_places.clone(),
-        user_folders: host.user_folders.clone(),
-        slots: slots.iter().map(found).collect::<Result<_, MacError>>()?,
-    })
-}
 
 /// The slots of `config`; without `accounts` they all run as the caller.
 pub(crate) fn slots(config: &Config, accounts: Option<&[Account]>) -> Vec<Slot> {
@@ -384,82 +430,24 @@ fn without_quarantined(mut slots: Vec<Slot>, ledger: &Ledger) -> Result<Vec<Slot
     Ok(slots)
 }
 
-/// Locks slots against other processes; the kernel drops the locks when this one ends, however it ends. Where
-/// slots have accounts of their own, those are locked too, in the folder `shared` by the whole host: the end
-/// of a job kills everything of its account, whichever data folder that belongs to.
-fn lock(
-    data_dir: &Utf8Path,
-    shared: Option<&Utf8Path>,
-    all: Vec<Slot>,
-    claim: Claim,
-) -> Result<(Vec<Slot>, Vec<File>), StartError> {
-    if let Some(folder) = shared {
-        std::fs::create_dir_all(folder).map_err(|source| StartError::Lock {
-            path: folder.to_owned(),
-            source,
-        })?;
-    }
-    let (mut ours, mut locks, mut busy) = (vec![], vec![], vec![]);
-    for slot in all {
-        let place = data_dir.join(format!("run/slot-{}.lock", slot.index));
-        let account = shared.map(|folder| folder.join(format!("{}.lock", slot.account.name)));
-        let held = std::iter::once(place)
-            .chain(account)
-            .map(try_lock)
-            .collect::<Result<Option<Vec<File>>, _>>()?;
-        match held {
-            Some(held) => {
-                ours.push(slot);
-                locks.extend(held);
-            }
-            None => busy.push(slot.index.to_string()),
-        }
-        if claim == Claim::OneSlot && !ours.is_empty() {
-            return Ok((ours, locks));
-        }
-    }
-    match claim {
-        Claim::Everything if busy.is_empty() => Ok((ours, locks)),
-        Claim::Everything => Err(StartError::Busy {
-            what: format!("slot {} is", busy.join(", ")),
-        }),
-        Claim::OneSlot => Err(StartError::Busy {
-            what: "every slot is".into(),
-        }),
-    }
-}
-
-/// Locks one file, which is made when it does not exist; `None` when another process has it.
-fn try_lock(path: Utf8PathBuf) -> Result<Option<File>, StartError> {
-    let opened = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        // Whoever can open the file can lock it.
-        .mode(0o600)
-        .open(&path);
-    let locked = opened.and_then(|file| match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(source)) => Err(source),
-    });
-    locked.map_err(|source| StartError::Lock { path, source })
-}
-
 /// Removes entrances for hooks of GitHub jobs that an earlier process left in slots that are ours; which, in words.
-fn close_entrances(host: &Host, data_dir: &Utf8Path, slots: &[Slot]) -> Vec<String> {
-    let left = slots.iter().filter_map(|slot| {
+async fn close_entrances(host: &Host, pipeline: &Pipeline, slots: &[Slot]) -> Vec<String> {
+    let mut left = vec![];
+    for slot in slots {
         // A path that is too long was never made.
-        let place = Place::new(&host.run, data_dir, slot.index).ok()?;
-        place.folder().symlink_metadata().ok()?;
+        let place = Place::new(&host.run, pipeline.planner().data_dir(), slot.index).ok();
+        if place.is_none_or(|place| place.folder().symlink_metadata().is_err()) {
+            continue;
+        }
         // One that stays is in nobody's way: it is removed before the next is made.
-        let how = match entrance::remove(&place) {
-            Ok(()) => "removed".to_owned(),
+        let close = Request::CloseEntrance { slot: slot.index };
+        let how = match pipeline.warden.ask(close, &[]).await {
+            Ok(_) => "removed".to_owned(),
             Err(error) => crate::chain(&error),
         };
-        Some(format!("entrance of slot {}: {how}", slot.index))
-    });
-    left.collect()
+        left.push(format!("entrance of slot {}: {how}", slot.index));
+    }
+    left
 }
 
 /// Tears down what earlier processes left: jobs of the slots that are ours, and, for the daemon, jobs that
@@ -505,7 +493,7 @@ async fn recover(
         report.extend(room.sweep().await);
     }
     // After a power cut the ledger may have forgotten its last jobs; their folders tell.
-    if let Reply::Folders { jobs } = pipeline.warden.ask(Request::Folders, &[]).await? {
+    if let Reply::Folders { jobs, .. } = pipeline.warden.ask(Request::Folders, &[]).await? {
         for job in jobs {
             let acquisitions = vec![Acquisition::Profile, Acquisition::Workspace];
             let request = Request::Scrub {

@@ -364,7 +364,7 @@ impl Daemon {
             return Ok(None);
         }
         let keeper = self.pipeline.egress.as_ref().ok_or("no packet filter is kept")?;
-        let patron = guests.room.attendant.patron.as_ref();
+        let patron = guests.room.hands.attendant.patron.as_ref();
         let patron = patron.ok_or("`vm.user` is not set")?;
         let index = u32::try_from(self.slots.len()).unwrap_or_default() + 1 + place;
         let slot = Slot::of_guest(index, patron.account.clone());

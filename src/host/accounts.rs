@@ -191,6 +191,23 @@ impl Wanted<'_> {
     }
 }
 
+/// The account the dispatcher runs as: the service's, where this process is root and there is such an account; otherwise
+/// `None`, and it runs as we do.
+pub fn dispatcher(account: &str) -> Option<Account> {
+    let user = users::get_user_by_name(account).filter(|_| nix::unistd::geteuid().is_root())?;
+    Some(Account {
+        name: account.to_owned(),
+        uid: user.uid(),
+        gid: user.primary_group_id(),
+    })
+}
+
+/// User and group of the [`dispatcher`], ours where it has no account of its own.
+pub fn dispatcher_ids(account: &str) -> (u32, u32) {
+    let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    dispatcher(account).map_or(own, |account| (account.uid, account.gid))
+}
+
 /// Returns the steps that are missing between what is observed and what is wanted, in their order.
 ///
 /// # Errors

@@ -21,8 +21,9 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::os;
 use crate::slot::Account;
 
 /// Most bytes kept of each output stream; the rest is read and dropped, so that the program never blocks.
@@ -83,7 +84,7 @@ fn said(stderr: &str) -> String {
 }
 
 /// A program to start, as data.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandSpec {
     /// Absolute path of the program.
     pub program: Utf8PathBuf,
@@ -93,10 +94,10 @@ pub struct CommandSpec {
     #[serde(skip)]
     pub stdin: Option<String>,
     /// The value of `HOME` in its environment, for a tool that keeps something there.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<Utf8PathBuf>,
     /// Further variables.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// How long it may run.
     pub timeout: Duration,
@@ -415,6 +416,56 @@ pub(crate) fn start_warden(program: &Utf8Path, data_dir: &Utf8Path, socket: Owne
         .env_clear()
         .process_group(0);
     command.stdin(socket).stdout(Stdio::null()).spawn()
+}
+
+/// Lets every signal through to this process again, after a fork of one that waits for some of them at a time of its choice.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn accept_signals() -> io::Result<()> {
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    Ok(sigprocmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::empty()),
+        None,
+    )?)
+}
+
+/// Starts this very program as the dispatcher of a daemon: as `account`, where it has one of its own, without a capability
+/// and without a way to get one, in a process group of its own, so that a terminal's interrupt is told to its warden alone.
+/// It ends with this process. Its standard input is `socket`; where it is to `log` elsewhere, its standard error is that.
+pub(crate) fn start_dispatcher(
+    (program, args): (&Utf8Path, &[String]),
+    account: Option<&Account>,
+    socket: OwnedFd,
+    log: Option<OwnedFd>,
+) -> io::Result<Child> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this module is where programs are started"
+    )]
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_PID")
+        .env_remove("WATCHDOG_USEC")
+        .process_group(0)
+        .stdin(socket)
+        .stdout(Stdio::null());
+    if let Some(log) = log {
+        command.stderr(log);
+    }
+    let ids = account.map(|account| (account.uid, account.gid));
+    if ids.is_some() {
+        // Nothing of whoever started us is this account's.
+        command.env("HOME", "/").current_dir("/");
+    }
+    // Signals stay blocked until it can obey them; see `accept_signals`.
+    let become_it = move || os::become_dispatcher(ids);
+    // SAFETY: this process has one thread, so what is done between fork and exec may be anything.
+    unsafe { command.pre_exec(become_it) };
+    command.spawn()
 }
 
 #[cfg(test)]

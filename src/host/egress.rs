@@ -5,6 +5,7 @@
 //! rule is loaded does not yet mean that packets meet it; [`canary`] tries.
 
 pub mod canary;
+pub mod filter;
 pub mod hold;
 mod nft;
 mod pf;

@@ -16,8 +16,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, lstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
@@ -129,6 +130,12 @@ pub enum FilesError {
 }
 
 impl FilesError {
+    /// A system's answer, sorted, as the standard library tells it.
+    pub(crate) fn of_io(doing: &'static str, path: &Utf8Path, error: &std::io::Error) -> Self {
+        let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        Self::from_errno(doing, path, errno)
+    }
+
     /// Sorts a system's answer into the kinds that have a remedy.
     fn from_errno(doing: &'static str, path: impl Into<Utf8PathBuf>, source: Errno) -> Self {
         let path = path.into();
@@ -266,6 +273,33 @@ pub fn make_dir(path: &Utf8Path, mode: Mode, uid: u32, gid: u32) -> Result<(), F
 /// When `path` is not a folder or the system refuses.
 pub fn give_dir(path: &Utf8Path, mode: Mode, uid: u32, gid: u32) -> Result<(), FilesError> {
     settle(open_folder(path)?.as_fd(), path, mode, (uid, gid))
+}
+
+/// Gives the files directly in a folder that are ours to another account. One that has a second name is left alone: it may
+/// be one of ours elsewhere, to which somebody has given this name.
+///
+/// # Errors
+///
+/// When `path` is not a folder or the system refuses.
+pub fn give_files(path: &Utf8Path, (uid, gid): (u32, u32)) -> Result<(), FilesError> {
+    let io = |doing, source| FilesError::from_errno(doing, path, source);
+    let own = Uid::effective().as_raw();
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let mut folder = Dir::from_fd(open_folder(path)?).map_err(|e| io("list", e))?;
+    let entries: Vec<_> = folder.iter().map_while(Result::ok).collect();
+    for entry in entries {
+        // Links and what vanishes meanwhile are nothing to give.
+        let Ok(file) = openat(&folder, entry.file_name(), flags, Mode::empty()) else {
+            continue;
+        };
+        let status = fstat(&file).map_err(|e| io("look at", e))?;
+        let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
+        if kind == SFlag::S_IFREG && status.st_uid == own && status.st_nlink == 1 {
+            fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .map_err(|e| io("change the owner of a file in", e))?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets owner and mode of an open folder, in this order: changing the owner may clear mode bits.

@@ -65,11 +65,14 @@ pub(super) fn clone_file(
     Ok(made)
 }
 
+#[path = "linux/fence.rs"]
+mod fence;
 #[path = "linux/processes.rs"]
 mod processes;
 #[path = "linux/service.rs"]
 mod service;
 
+pub(crate) use fence::fence_dispatcher;
 pub(crate) use processes::*;
 pub(crate) use service::*;
 
@@ -92,6 +95,28 @@ pub(crate) fn set_groups(groups: &[u32]) -> std::io::Result<()> {
     // SAFETY: the kernel reads as many groups as there are, and they outlive the call.
     Errno::result(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
     Ok(())
+}
+
+/// Makes this process, which has forked and not yet executed, what a dispatcher is: as user and group `ids`, where there are
+/// some, with no capability and no way to one; it ends with its parent.
+pub(crate) fn become_dispatcher(ids: Option<(u32, u32)>) -> std::io::Result<()> {
+    use nix::sys::prctl;
+    use nix::unistd::{setresgid, setresuid};
+    if let Some((uid, gid)) = ids {
+        for capability in caps::all() {
+            // One that this kernel does not know cannot be had either.
+            if caps::has_cap(None, caps::CapSet::Bounding, capability).unwrap_or(false) {
+                caps::drop(None, caps::CapSet::Bounding, capability).map_err(std::io::Error::other)?;
+            }
+        }
+        caps::clear(None, caps::CapSet::Inheritable).map_err(std::io::Error::other)?;
+        set_groups(&[])?;
+        setresgid(gid.into(), gid.into(), gid.into())?;
+        setresuid(uid.into(), uid.into(), uid.into())?;
+    }
+    prctl::set_no_new_privs()?;
+    // After the account: changing it clears this (prctl(2), PR_SET_PDEATHSIG).
+    Ok(prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?)
 }
 
 /// Sockets that become readable when an interface or an address changes, and when somebody changes a table of nftables

@@ -32,6 +32,26 @@ pub(crate) fn network_changes() -> std::io::Result<Vec<OwnedFd>> {
     Ok(vec![socket])
 }
 
+/// The dispatcher has no fence of its own here yet: what it may write is what its account may. Always says so.
+///
+/// # Errors
+/// None.
+#[expect(clippy::unnecessary_wraps, reason = "as on Linux, where it can fail")]
+pub(crate) fn fence_dispatcher(_folders: &[camino::Utf8PathBuf]) -> std::io::Result<bool> {
+    Ok(false)
+}
+
+/// Makes this process, which has forked and not yet executed, what a dispatcher is: as user and group `ids`, where there are
+/// some. Nothing here ends it with its parent; it does so itself when it hears nothing more of it.
+pub(crate) fn become_dispatcher(ids: Option<(u32, u32)>) -> std::io::Result<()> {
+    if let Some((uid, gid)) = ids {
+        set_groups(&[gid])?;
+        nix::unistd::setgid(gid.into())?;
+        nix::unistd::setuid(uid.into())?;
+    }
+    Ok(())
+}
+
 /// Clears all flags of an open file or folder, `uchg` and `uappnd` above all; see chflags(2).
 pub(super) fn clear_flags(file: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: `file` is open, and the call takes no pointers.

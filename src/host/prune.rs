@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -13,15 +13,14 @@ use super::files::{FilesError, usage, wipe};
 use crate::config::Config;
 use crate::github::runner::tree::{Build, Platform};
 use crate::job::JobId;
-use crate::job::ledger::{Ledger, LedgerError};
 use crate::prune::{Chosen, Class, Found, choose};
+
+/// How old something must be to be nobody's.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Why it cannot be told what there is to prune.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// Without the ledger nobody knows which jobs have not ended.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
     /// A folder cannot be read.
     #[error("could not look at `{path}`")]
     Look {
@@ -35,30 +34,35 @@ pub enum PruneError {
     Files(#[from] FilesError),
 }
 
-/// What goes, what did not, and how many jobs were forgotten.
+/// What goes, and what did not.
 #[derive(Debug, Default)]
 pub struct Pruned {
     /// What is gone, or would go.
     pub gone: Vec<Chosen>,
     /// What is still there, and why.
     pub failed: Vec<(Chosen, FilesError)>,
-    /// Jobs that the ledger has no more.
-    pub jobs: usize,
 }
 
-/// Removes what the limits say, or only says what that is. The ledger tells which jobs have not ended: what is listed
-/// before it is asked and belongs to none of them is nobody's.
+/// Removes what the limits say, or only says what that is. What belongs to a job that has not ended, which is what `live`
+/// tells after it was listed, stays.
 ///
 /// # Errors
-/// See [`PruneError`]; what is chosen and cannot be removed is no error.
-pub fn prune(config: &Config, ledger: &Ledger, dry_run: bool) -> Result<Pruned, PruneError> {
+/// See [`PruneError`], or what `live` says; what is chosen and cannot be removed is no error.
+pub fn prune<E: From<PruneError>>(
+    config: &Config,
+    live: impl FnOnce() -> Result<BTreeSet<JobId>, E>,
+    dry_run: bool,
+) -> Result<Pruned, E> {
     let data_dir = &config.host.data_dir;
     let mut found = list(data_dir, SystemTime::now())?;
-    let live: BTreeSet<JobId> = ledger.unfinished()?.into_iter().map(|job| job.id).collect();
+    let live = live()?;
     let pinned = config.github.as_ref().and_then(|github| github.runner.as_ref());
     for item in &mut found {
         item.is_live = match item.class {
-            Class::Log | Class::Kept => job_of(&item.path).is_none_or(|job| live.contains(&job)),
+            // What has just been written may be of a job that came after the last who was counted.
+            Class::Log | Class::Kept => {
+                item.age < FRESH || job_of(&item.path).is_none_or(|job| live.contains(&job))
+            }
             // Which job runs which is for the daemon to know; here it is enough that one may.
             Class::Runner => {
                 !live.is_empty()
@@ -82,11 +86,6 @@ pub fn prune(config: &Config, ledger: &Ledger, dry_run: bool) -> Result<Pruned, 
             Ok(_) => pruned.gone.push(chosen),
             Err(error) => pruned.failed.push((chosen, error)),
         }
-    }
-    if !dry_run {
-        pruned.jobs = ledger
-            .prune(usize::try_from(config.prune.jobs).unwrap_or(usize::MAX))?
-            .len();
     }
     Ok(pruned)
 }

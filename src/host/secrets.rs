@@ -1,5 +1,7 @@
 //! Files of secrets: read only when nobody but us and root could have read or written them.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
 
+use crate::config::{GitHub, Identity};
 use crate::github::secret::Secret;
 
 /// Bytes a secret may have: a private key of 4096 bits has 3,300.
@@ -46,11 +50,72 @@ pub enum SecretError {
     },
 }
 
+/// The secrets that a configuration names, by their files.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets(BTreeMap<Utf8PathBuf, Secret>);
+
+impl Secrets {
+    /// Reads what `github` names.
+    ///
+    /// # Errors
+    /// See [`SecretError`].
+    pub fn read(github: &GitHub) -> Result<Self, SecretError> {
+        let identity = match &github.identity {
+            Identity::App { private_key, .. } => private_key,
+            Identity::Token { file } => file,
+        };
+        let webhook = github.webhook.as_ref().map(|webhook| &webhook.secret);
+        let files = std::iter::once(identity).chain(webhook);
+        files
+            .map(|file| Ok((file.clone(), read(file)?)))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// What is in a file.
+    ///
+    /// # Errors
+    /// It was not read.
+    pub fn of(&self, path: &Utf8Path) -> Result<Secret, SecretError> {
+        let found = self.0.get(path).cloned();
+        found.ok_or_else(|| SecretError::Content {
+            path: path.to_owned(),
+            what: "was not read",
+        })
+    }
+}
+
+/// Secrets on their way from the warden to the dispatcher, over a socket pair and nothing else.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Packed(BTreeMap<Utf8PathBuf, String>);
+
+/// Leaves the secrets out.
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Packed").field(&self.0.keys()).finish()
+    }
+}
+
+impl From<&Secrets> for Packed {
+    fn from(secrets: &Secrets) -> Self {
+        let pack = |(path, secret): (&Utf8PathBuf, &Secret)| (path.clone(), secret.expose().to_owned());
+        Self(secrets.0.iter().map(pack).collect())
+    }
+}
+
+impl From<Packed> for Secrets {
+    fn from(packed: Packed) -> Self {
+        let unpack = |(path, text): (Utf8PathBuf, String)| (path, Secret::new(text));
+        Self(packed.0.into_iter().map(unpack).collect())
+    }
+}
+
 /// The text in the file at `path`, which must be ours or root's and closed to everybody else.
 ///
 /// # Errors
 /// It is not there, is open to others, or holds nothing that could be a secret.
-pub fn read(path: &Utf8Path) -> Result<Secret, SecretError> {
+fn read(path: &Utf8Path) -> Result<Secret, SecretError> {
     let failed = |source: io::Error| SecretError::Read {
         path: path.to_owned(),
         source,

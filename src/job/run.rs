@@ -58,7 +58,7 @@ pub struct Pipeline {
     /// Remembers.
     pub ledger: Ledger,
     /// Does.
-    pub warden: Warden,
+    pub warden: Arc<Warden>,
     /// What this host enforces, recorded with every job.
     pub axes: Vec<AxisReport>,
     /// What running jobs use.

@@ -45,6 +45,7 @@ pub(super) async fn told(
     spec.stdin = Some(script);
     let tool = |why| Infra::new(Class::Tool, stage, why);
     let mut carrier = room
+        .hands
         .attendant
         .start(&spec)
         .map_err(|error| tool(crate::chain(&error)))?;

@@ -12,13 +12,12 @@ use tracing::{info, warn};
 
 use super::carry::{keep_tail, scripted, told};
 use super::life::{Class, Effect, End, Event, Infra, Stage, State, step};
-use super::room::{Room, STOP_WITHIN, named, performed};
+use super::room::{Room, STOP_WITHIN, performed};
 use super::script::{self, GuestFile, Nonce};
 use super::stage::{Tools, judge};
 use super::{Wanted, image};
 use crate::host::command::Output;
 use crate::host::command::attend::Attended;
-use crate::host::os;
 use crate::job::ledger::{Ledger, LedgerError};
 use crate::job::output::Kept;
 use crate::job::{Acquisition, JobId, JobSpec, Outcome};
@@ -113,7 +112,7 @@ impl Room {
         order: &Order<'_>,
         output: &mut Kept<W>,
     ) -> Result<Lived, LedgerError> {
-        let name = self.owner.name(order.id, order.attempt);
+        let name = self.hands.owner.name(order.id, order.attempt);
         let dir = self.dir(&name);
         let Some(backend) = self.config.backends.get(&order.wanted.backend) else {
             let why = format!(
@@ -142,7 +141,7 @@ impl Room {
                 wanted: order.wanted,
                 name: &name,
                 dir: &dir,
-                program: &self.attendant.program,
+                program: &self.hands.attendant.program,
             },
             guest: None,
             said: Arc::default(),
@@ -239,10 +238,7 @@ impl Live<'_> {
             let measuring = async {
                 if stage == Stage::Run {
                     loop {
-                        room.cut_console(tools.name);
-                        let pids = named(room.uid(), tools.name);
-                        let sum: u64 = pids.iter().filter_map(|pid| os::resident_byte(*pid)).sum();
-                        peak = peak.max((sum > 0).then_some(sum));
+                        peak = peak.max(room.measure(tools.name).await);
                         sleep(SAMPLE_EVERY).await;
                     }
                 }
@@ -284,13 +280,13 @@ impl Live<'_> {
         if self.tools.backend.commands.detached == Some(true) {
             let ran = tokio::select! {
                 () = self.order.cancel.cancelled() => return Event::CancelAsked,
-                ran = self.room.attendant.run(&spec) => ran,
+                ran = self.room.hands.attendant.run(&spec) => ran,
             };
             let done = performed(self.tools.backend, Stage::Start, &spec, ran);
             return done.map_or_else(Event::Failed, |()| Event::Did(Stage::Start));
         }
         let failed = |why| Event::Failed(Infra::new(Class::Tool, Stage::Start, why));
-        let mut guest = match self.room.attendant.start(&spec) {
+        let mut guest = match self.room.hands.attendant.start(&spec) {
             Ok(guest) => guest,
             Err(error) => return failed(crate::chain(&error)),
         };
@@ -319,7 +315,7 @@ impl Live<'_> {
         let stopped = match self.tools.of(Stage::Stop) {
             Some(mut spec) => {
                 spec.timeout = spec.timeout.min(STOP_WITHIN);
-                let ran = self.room.attendant.run(&spec).await;
+                let ran = self.room.hands.attendant.run(&spec).await;
                 performed(self.tools.backend, Stage::Stop, &spec, ran)
             }
             None => Ok(()),
@@ -392,7 +388,7 @@ async fn command(room: &Room, tools: &Tools<'_>, stage: Stage) -> Result<(), Inf
     let Some(spec) = tools.of(stage) else {
         return Ok(());
     };
-    let output = room.attendant.run(&spec).await;
+    let output = room.hands.attendant.run(&spec).await;
     performed(tools.backend, stage, &spec, output)
 }
 
@@ -402,7 +398,7 @@ async fn clone(room: &Room, tools: &Tools<'_>) -> Result<(), Infra> {
     image::missing(room, tools.backend, Some(&tools.wanted.image))
         .await
         .map_err(failed(Class::Setup))?;
-    room.make_folder(tools.name).map_err(failed(Class::Tool))?;
+    room.make_folder(tools.name).await.map_err(failed(Class::Tool))?;
     command(room, tools, Stage::Clone).await
 }
 

@@ -107,6 +107,7 @@ pub async fn pull(room: &Room, backend: &Backend) -> Result<(), String> {
     let mut spec = room.command(backend, argv);
     spec.timeout = PULL_WITHIN;
     let output = room
+        .hands
         .attendant
         .run(&spec)
         .await

@@ -2,28 +2,26 @@
 //! daemon left is undone, and what no ledger knows is swept. The end of every guest comes here, too.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getegid, geteuid};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::warn;
-use users::os::unix::UserExt;
 
+use super::hands::{Hands, folders};
 use super::life::{Class, Infra, Stage};
-use super::name::{Owner, VmName};
+use super::name::VmName;
 use super::stage::{Tools, complaint, judge, names};
 use super::template::Argv;
-use super::{Backend, Guest, VmConfig, Wanted};
+use super::{Backend, VmConfig, Wanted};
 use crate::config::Config;
-use crate::host::command::attend::{Attendant, Patron};
+use crate::host::Host;
 use crate::host::command::{CommandError, CommandSpec, Output};
-use crate::host::files::{make_dir, wipe};
-use crate::host::{Host, Os, os};
 use crate::job::ledger::{AcquisitionId, Ledger, LedgerError};
 use crate::slot::Account;
+use crate::warden::client::Warden;
+use crate::warden::{GuestDeed, Reply, Request};
 
 /// The folder of all guests, in the data folder.
 pub const FOLDER: &str = "vm";
@@ -35,78 +33,37 @@ pub(super) const STOP_WITHIN: Duration = Duration::from_secs(30);
 const DELETE_TRIES: u32 = 3;
 const DELETE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a guest of QEMU says on its console, in its folder.
-const CONSOLE: &str = "console.log";
-
-/// How much of that there may be: enough for a boot.
-const CONSOLE_BYTE: u64 = 1 << 20;
-
-/// How long killed processes may take to go away.
-const DEATH_WITHIN: Duration = Duration::from_secs(10);
-
 /// What all guests of this host share.
 #[derive(Debug)]
 pub struct Room {
     /// `[vm]`.
     pub config: VmConfig,
-    /// Starts tools.
-    pub attendant: Attendant,
-    /// What our guests are called.
-    pub owner: Owner,
+    /// What makes and ends what they have on this host.
+    pub hands: Hands,
     /// The data folder.
     pub data_dir: Utf8PathBuf,
 }
 
 impl Room {
-    /// The room of this host under `config`, with its folder in `data_dir`; `program` is ephemerd itself.
+    /// The room of this host under `config`; `program` is ephemerd itself, and `by` the warden of the daemon, where this process
+    /// is its dispatcher and has an account of its own.
     ///
     /// # Errors
     /// In words, with a hint: the account of `vm.user` is not there or cannot be become, or the folder cannot be made.
     pub fn open(
         host: &Host,
         config: &Config,
-        (data_dir, program): (&Utf8Path, &Utf8Path),
+        program: &Utf8Path,
+        by: Option<(&Arc<Warden>, &Account)>,
     ) -> Result<Self, String> {
-        let patron = config
-            .vm
-            .user
-            .as_deref()
-            .map(|name| patron(name, config))
-            .transpose()?;
-        if let Some(why) = lacks_user(host.os, geteuid().is_root(), &config.vm) {
-            return Err(why);
-        }
-        // Without root the tools run as we do.
-        let own = geteuid().as_raw();
-        let patron = patron.filter(|patron| patron.account.uid != own);
-        if let (Some(patron), false) = (&patron, geteuid().is_root()) {
-            return Err(format!(
-                "`vm.user` is `{}`, whom only root can become\nhint: run the daemon as root, or leave `vm.user` out",
-                patron.account.name
-            ));
-        }
-        let folder = data_dir.join(FOLDER);
-        // Who only asks before the daemon ever ran has no data folder.
-        if data_dir.exists() && folder.symlink_metadata().is_err() {
-            make_dir(&folder, Mode::from_bits_truncate(0o711), own, getegid().as_raw())
-                .map_err(|error| crate::chain(&error))?;
-        }
-        let id = crate::host::installation(data_dir).map_err(|error| {
-            format!(
-                "could not read or write `{data_dir}/{}`: {error}",
-                crate::host::INSTALLATION
-            )
-        })?;
+        let hands = match by {
+            None => Hands::open(host, config, program),
+            Some(by) => Hands::of_dispatcher(host, config, program, by),
+        }?;
         Ok(Self {
             config: config.vm.clone(),
-            attendant: Attendant {
-                program: program.to_owned(),
-                os: host.os,
-                launchctl: host.mac.launchctl.clone(),
-                patron,
-            },
-            owner: Owner::new(&id, data_dir),
-            data_dir: data_dir.to_owned(),
+            hands,
+            data_dir: config.host.data_dir.clone(),
         })
     }
 
@@ -126,7 +83,7 @@ impl Room {
     ) -> Result<Vec<String>, LedgerError> {
         let mut all = vec![];
         for (held, backend, text) in guests {
-            let leftovers = match self.owner.own(text) {
+            let leftovers = match self.hands.owner.own(text) {
                 Some(name) => self.undo(backend, &name).await,
                 None => vec![format!("guest {text}, which is not ours by its name")],
             };
@@ -147,15 +104,14 @@ impl Room {
             match self.list(it).await {
                 None => {}
                 Some(Ok(all)) => found.extend(all.iter().filter_map(|name| {
-                    let name = self.owner.own(name)?;
+                    let name = self.hands.owner.own(name)?;
                     Some((backend.clone(), name))
                 })),
                 Some(Err(why)) => report.push(format!("guests of `{backend}`: {why}")),
             }
         }
-        let folders = self.data_dir.join(FOLDER).read_dir_utf8();
-        for entry in folders.into_iter().flatten().flatten() {
-            let Some(name) = self.owner.own(entry.file_name()) else {
+        for name in self.folders().await {
+            let Some(name) = self.hands.owner.own(&name) else {
                 continue;
             };
             if found.iter().all(|(_, known)| *known != name) {
@@ -188,6 +144,7 @@ impl Room {
     pub async fn names(&self, backend: &Backend, argv: &Argv) -> Result<Vec<String>, String> {
         let spec = self.command(backend, argv);
         let output = self
+            .hands
             .attendant
             .run(&spec)
             .await
@@ -210,6 +167,7 @@ impl Room {
             .ok_or("the backend has no `list`")?;
         let spec = self.command(backend, argv);
         let output = self
+            .hands
             .attendant
             .run(&spec)
             .await
@@ -220,7 +178,7 @@ impl Room {
 
     /// Where a backend keeps its images, as far as that is known: the home of whoever its tools run as.
     pub fn store(&self, backend: &Backend) -> Utf8PathBuf {
-        match (backend.env.get("TART_HOME"), &self.attendant.patron) {
+        match (backend.env.get("TART_HOME"), &self.hands.attendant.patron) {
             (Some(home), _) => home.into(),
             (None, Some(patron)) => patron.home.clone(),
             (None, None) => self.data_dir.clone(),
@@ -236,7 +194,7 @@ impl Room {
             wanted: &wanted,
             name: &nobody,
             dir: &self.data_dir.join(FOLDER),
-            program: &self.attendant.program,
+            program: &self.hands.attendant.program,
         };
         tools.command(argv, backend.stage_timeout)
     }
@@ -260,12 +218,12 @@ impl Room {
             wanted: &wanted,
             name,
             dir: &dir,
-            program: &self.attendant.program,
+            program: &self.hands.attendant.program,
         };
         if let Some(mut spec) = tools.of(Stage::Stop) {
             spec.timeout = spec.timeout.min(STOP_WITHIN);
             // What it does not stop is killed below.
-            let _ = self.attendant.run(&spec).await;
+            let _ = self.hands.attendant.run(&spec).await;
         }
         self.delete(&tools).await
     }
@@ -285,7 +243,7 @@ impl Room {
             }
         }
         leftovers.extend(stays);
-        leftovers.extend(self.remove_folder(tools.name));
+        leftovers.extend(self.remove_folder(tools.name).await);
         leftovers
     }
 
@@ -294,7 +252,7 @@ impl Room {
         let name = tools.name;
         let failed = match tools.of(Stage::Delete) {
             Some(spec) => {
-                let output = self.attendant.run(&spec).await;
+                let output = self.hands.attendant.run(&spec).await;
                 performed(tools.backend, Stage::Delete, &spec, output).err()
             }
             None => None,
@@ -313,82 +271,46 @@ impl Room {
 
     async fn remove_traces(&self, name: &VmName) -> Vec<String> {
         let mut leftovers = self.end_processes(name).await;
-        leftovers.extend(self.remove_folder(name));
+        leftovers.extend(self.remove_folder(name).await);
         leftovers
     }
 
-    fn remove_folder(&self, name: &VmName) -> Option<String> {
-        let parent = self.data_dir.join(FOLDER);
-        let error = wipe(&parent, name.as_str()).err()?;
-        Some(format!("folder {}: {}", self.dir(name), crate::chain(&error)))
+    /// The names of our guests that have a folder on this host.
+    async fn folders(&self) -> Vec<String> {
+        match &self.hands.attendant.warden {
+            None => folders(&self.data_dir),
+            Some(warden) => match warden.ask(Request::Folders, &[]).await {
+                Ok(Reply::Folders { guests, .. }) => guests,
+                Ok(_) | Err(_) => vec![],
+            },
+        }
     }
 
-    /// Kills processes of the tools' account whose arguments name the guest, until there are none; whoever else names it,
-    /// as somebody who reads its log, is left alone. Returns what does not die.
+    async fn remove_folder(&self, name: &VmName) -> Option<String> {
+        let why = self.hands.ask(name, GuestDeed::RemoveFolder).await.err()?;
+        Some(format!("folder {}: {why}", self.dir(name)))
+    }
+
     async fn end_processes(&self, name: &VmName) -> Vec<String> {
-        let uid = self.uid();
-        // Anybody may read a log of a guest's as root.
-        if uid == 0 {
-            return vec![];
-        }
-        let deadline = Instant::now() + DEATH_WITHIN;
-        loop {
-            let named = named(uid, name);
-            if named.is_empty() {
-                return vec![];
+        let ended = self.hands.ask(name, GuestDeed::Kill).await;
+        ended.err().into_iter().collect()
+    }
+
+    /// The resident bytes of a guest's tools, as far as they can be counted.
+    pub(super) async fn measure(&self, name: &VmName) -> Option<u64> {
+        match self.hands.ask(name, GuestDeed::Measure).await {
+            Ok(Reply::Usage(usage)) => Some(usage.memory_byte).filter(|sum| *sum > 0),
+            Ok(_) => None,
+            Err(why) => {
+                warn!(guest = %name, why, "could not look what a guest uses");
+                None
             }
-            if Instant::now() >= deadline {
-                return vec![format!("processes {named:?} of guest {name} do not die")];
-            }
-            for pid in named {
-                // One that has ended meanwhile is what was wanted.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-            sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Empties what a guest has said on its console, if that is much: a job can say as much as it likes there.
-    pub(super) fn cut_console(&self, name: &VmName) {
-        use std::os::unix::fs::OpenOptionsExt;
-        let opened = std::fs::File::options()
-            .write(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(self.dir(name).join(CONSOLE));
-        // There is none of most backends.
-        let Ok(console) = opened else { return };
-        if console.metadata().is_ok_and(|meta| meta.len() > CONSOLE_BYTE)
-            && let Err(error) = console.set_len(0)
-        {
-            warn!(guest = %name, %error, "could not empty what a guest said on its console");
-        }
+    pub(super) async fn make_folder(&self, name: &VmName) -> Result<(), String> {
+        self.hands.ask(name, GuestDeed::MakeFolder).await.map(drop)
     }
-
-    /// Whom tools run as.
-    pub(super) fn uid(&self) -> u32 {
-        match &self.attendant.patron {
-            Some(patron) => patron.account.uid,
-            None => geteuid().as_raw(),
-        }
-    }
-
-    pub(super) fn make_folder(&self, name: &VmName) -> Result<(), String> {
-        let (uid, gid) = match &self.attendant.patron {
-            Some(patron) => (patron.account.uid, patron.account.gid),
-            None => (geteuid().as_raw(), getegid().as_raw()),
-        };
-        make_dir(&self.dir(name), Mode::S_IRWXU, uid, gid).map_err(|error| crate::chain(&error))
-    }
-}
-
-/// The processes of an account whose arguments name a guest.
-pub(super) fn named(uid: u32, name: &VmName) -> Vec<i32> {
-    let mut pids = os::processes_of(uid).unwrap_or_default();
-    pids.retain(|pid| {
-        let args = os::arguments_of(*pid).unwrap_or_default();
-        name.is_in(args.iter().map(String::as_str))
-    });
-    pids
 }
 
 /// What a command that was run came to.
@@ -418,67 +340,4 @@ pub(crate) fn account(name: &str) -> Option<Account> {
         uid: user.uid(),
         gid: user.primary_group_id(),
     })
-}
-
-/// Why guests need a user of their own: those with macOS do not start for root (Tart's issue 921), which has no login
-/// keychain either.
-fn lacks_user(os: Os, is_root: bool, vm: &VmConfig) -> Option<String> {
-    let has_macos = vm.backends.values().any(|backend| backend.guest == Guest::MacOs);
-    (os == Os::MacOs && is_root && has_macos && vm.user.is_none()).then(|| {
-        "guests with macOS do not start for root\nhint: set `vm.user` to the account that is logged in on this Mac".to_owned()
-    })
-}
-
-/// Whom tools run as. None of those that jobs run as: their processes are killed when a job of theirs ends.
-fn patron(name: &str, config: &Config) -> Result<Patron, String> {
-    let user = users::get_user_by_name(name).ok_or_else(|| {
-        format!("there is no account `{name}`, which `vm.user` names\nhint: make it, or name another")
-    })?;
-    let own = &config.host.account;
-    let is_jobs = name
-        .strip_prefix(own.as_str())
-        .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
-    if is_jobs {
-        return Err(format!(
-            "`vm.user` names `{name}`, which is an account of native jobs\nhint: name another one"
-        ));
-    }
-    if user.uid() == 0 {
-        return Err(format!(
-            "`{name}` is root\nhint: name another account for `vm.user`"
-        ));
-    }
-    let home = Utf8PathBuf::from_path_buf(user.home_dir().to_owned())
-        .map_err(|home| format!("the home `{}` of `{name}` is not UTF-8", home.display()))?;
-    Ok(Patron {
-        account: Account {
-            name: name.to_owned(),
-            uid: user.uid(),
-            gid: user.primary_group_id(),
-        },
-        home,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn on_a_mac_guests_with_macos_never_run_as_root() {
-        let vm = |more: &str| {
-            let text = format!("vm.backends.t = {{ preset = \"tart\"{more} }}");
-            crate::config::parse(&text, "e.toml").unwrap().config.vm
-        };
-        let tart = vm("");
-        assert!(lacks_user(Os::MacOs, true, &tart).is_some_and(|why| why.contains("\nhint: set `vm.user`")));
-        assert_eq!(lacks_user(Os::MacOs, false, &tart), None);
-        assert_eq!(lacks_user(Os::Linux, true, &tart), None);
-        assert_eq!(lacks_user(Os::MacOs, true, &vm(", guest = \"linux\"")), None);
-        let with_user = VmConfig {
-            user: Some("builder".to_owned()),
-            ..tart
-        };
-        assert_eq!(lacks_user(Os::MacOs, true, &with_user), None);
-    }
 }

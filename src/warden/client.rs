@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +16,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::serve::Numbered;
-use super::{Reply, Request, wire};
+use super::{News, Reply, Request, wire};
+use crate::daemon::ground::Ground;
 use crate::host::command;
+use crate::host::secrets::Secrets;
 
 /// Why the warden did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,9 @@ pub enum WardenError {
     /// It is gone; every job it started is gone with it.
     #[error("the warden has ended")]
     Gone,
+    /// It is another program's.
+    #[error("the warden is of version {0}, and this program is not\nhint: restart the service")]
+    Version(String),
     /// The request could not be sent.
     #[error("could not reach the warden")]
     Send(#[source] io::Error),
@@ -39,8 +44,11 @@ pub enum WardenError {
     Unexpected(Box<Reply>),
 }
 
+/// An answer to come, with its descriptors.
+pub(crate) type Answered = oneshot::Receiver<(Reply, Vec<OwnedFd>)>;
+
 /// Requests that wait for their reply, by number; `None` once the warden is gone.
-type Pending = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Reply>>>>>;
+type Pending = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<(Reply, Vec<OwnedFd>)>>>>>;
 
 /// A running warden. Dropping it ends the warden, which kills every job it started.
 #[derive(Debug)]
@@ -50,19 +58,47 @@ pub struct Warden {
     sending: Mutex<()>,
     pending: Pending,
     next: AtomicU64,
-    process: Child,
+    /// The warden's process, where this one has started it.
+    process: Option<Child>,
     ended: CancellationToken,
 }
 
 impl Warden {
-    /// Starts `program` (ephemerd itself) as the warden of `data_dir`. Must be called inside a tokio runtime,
-    /// which then reads the replies.
+    /// Starts `program` (ephemerd itself) as the warden of `data_dir`. Must be called inside a tokio runtime, which then reads the replies.
     ///
     /// # Errors
     /// The program cannot be started.
     pub fn start(program: &Utf8Path, data_dir: &Utf8Path) -> Result<Self, WardenError> {
         let (ours, theirs) = UnixStream::pair().map_err(WardenError::Start)?;
-        let process = command::start_warden(program, data_dir, theirs.into()).map_err(WardenError::Start)?;
+        let process = command::start_warden(program, data_dir, theirs.into());
+        Self::speak(ours, Some(process.map_err(WardenError::Start)?))
+    }
+
+    /// Joins the warden that has started this process, whose standard input is the socket. Must be called inside a tokio
+    /// runtime. Returns what the warden says first, and the descriptors that come with it.
+    ///
+    /// # Errors
+    /// This process was not started by a warden.
+    pub fn join() -> Result<(Self, Box<Ground>, Vec<OwnedFd>), WardenError> {
+        let socket = io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(WardenError::Start)?;
+        let socket = UnixStream::from(socket);
+        match wire::receive::<Numbered<Reply>>(&socket) {
+            Ok(Some((Numbered { message, .. }, descriptors))) => match message {
+                Reply::Hello(ground) if ground.version != env!("CARGO_PKG_VERSION") => {
+                    Err(WardenError::Version(ground.version))
+                }
+                Reply::Hello(ground) => Ok((Self::speak(socket, None)?, ground, descriptors)),
+                other => Err(WardenError::Unexpected(Box::new(other))),
+            },
+            Ok(None) => Err(WardenError::Gone),
+            Err(error) => Err(WardenError::Start(error)),
+        }
+    }
+
+    fn speak(ours: UnixStream, process: Option<Child>) -> Result<Self, WardenError> {
         let pending: Pending = Arc::new(Mutex::new(Some(BTreeMap::new())));
         let socket = ours.try_clone().map_err(WardenError::Start)?;
         // SAFETY: a `UnixStream` has one descriptor all its life, and the `AsyncFd` owns the stream.
@@ -85,9 +121,9 @@ impl Warden {
         self.ended.cancelled().await;
     }
 
-    /// The warden's process id.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
+    /// Whether it is the warden of a daemon, which does what this process may not do itself.
+    pub fn is_of_daemon(&self) -> bool {
+        self.process.is_none()
     }
 
     /// Asks for something and waits for the answer.
@@ -95,19 +131,52 @@ impl Warden {
     /// # Errors
     /// The warden is gone, or answers that it failed.
     pub async fn ask(&self, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<Reply, WardenError> {
-        let answer = self.send(request, descriptors)?;
+        self.ask_for(request, descriptors).await.map(|(reply, _)| reply)
+    }
+
+    /// The same, where the answer carries descriptors.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ask_for(
+        &self,
+        request: Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Vec<OwnedFd>), WardenError> {
+        let answer = self.begin(request, descriptors)?;
         match answer.await {
-            Ok(Reply::Failed { reason }) => Err(WardenError::Failed(reason)),
-            Ok(reply) => Ok(reply),
+            Ok((Reply::Failed { reason }, _)) => Err(WardenError::Failed(reason)),
+            Ok(answered) => Ok(answered),
             Err(_) => Err(WardenError::Gone),
         }
     }
 
-    fn send(
+    /// The secrets that the configuration of the daemon names, which only its warden may read.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn secrets(&self) -> Result<Secrets, WardenError> {
+        match self.ask(Request::Secrets, &[]).await? {
+            Reply::Secrets(packed) => Ok(packed.into()),
+            other => Err(WardenError::Unexpected(Box::new(other))),
+        }
+    }
+
+    /// Asks for something whose answer nobody waits for.
+    pub fn tell(&self, news: News) {
+        // A warden that is gone is noticed by itself.
+        let _ = self.begin(Request::Tell { news }, &[]);
+    }
+
+    /// Asks for something whose answer somebody waits for elsewhere.
+    ///
+    /// # Errors
+    /// The warden is gone.
+    pub(crate) fn begin(
         &self,
         message: Request,
         descriptors: &[BorrowedFd<'_>],
-    ) -> Result<oneshot::Receiver<Reply>, WardenError> {
+    ) -> Result<Answered, WardenError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (tell, answer) = oneshot::channel();
         match self
@@ -129,7 +198,9 @@ impl Drop for Warden {
     fn drop(&mut self) {
         // The end of the stream tells the warden to kill what is left and to end.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        let _ = self.process.wait();
+        if let Some(process) = &mut self.process {
+            let _ = process.wait();
+        }
     }
 }
 
@@ -138,15 +209,16 @@ async fn listen(socket: AsyncFd<UnixStream>, pending: Pending, _ended: DropGuard
     let lock = || pending.lock().unwrap_or_else(PoisonError::into_inner);
     while let Ok(mut ready) = socket.readable().await {
         // A reply goes out whole, so this does not wait for the rest of one.
-        let Ok(Some((Numbered { number, message }, _))) = wire::receive::<Numbered<Reply>>(socket.get_ref())
+        let Ok(Some((Numbered { number, message }, descriptors))) =
+            wire::receive::<Numbered<Reply>>(socket.get_ref())
         else {
             break;
         };
         if let Some(waiting) = lock().as_mut().and_then(|pending| pending.remove(&number)) {
             // Whoever asked may have stopped waiting.
-            let _ = waiting.send(message);
+            let _ = waiting.send((message, descriptors));
         }
-        if !is_readable(socket.get_ref()) {
+        if !is_readable(socket.get_ref().as_fd()) {
             ready.clear_ready();
         }
     }
@@ -154,8 +226,8 @@ async fn listen(socket: AsyncFd<UnixStream>, pending: Pending, _ended: DropGuard
     *lock() = None;
 }
 
-/// Whether another reply, or the end, is there already: the event that told of it will not come again.
-fn is_readable(socket: &UnixStream) -> bool {
-    let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+/// Whether there is something to read, or the end: the event that told of it will not come again.
+pub(super) fn is_readable(socket: BorrowedFd<'_>) -> bool {
+    let mut sockets = [PollFd::new(socket, PollFlags::POLLIN)];
     poll(&mut sockets, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }

@@ -1,29 +1,37 @@
 //! The warden's side: one loop that takes requests and reaps children.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::select::{FdSet, pselect};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, Pid, fork, setpgid};
+use rustix::fs::{FlockOperation, fcntl_lock};
 use serde::{Deserialize, Serialize};
 
+use super::bounds::Bounds;
+use super::client::is_readable;
+use super::post::{Front, Post};
 use super::{Reply, Request, RunnerSetup, scrub, wire};
+use crate::github::admission::hook;
 use crate::github::runner::jit::JitConfig;
 use crate::github::runner::tree::{Build, NameError, RUNNERS};
 use crate::host::cgroup::{self, Tree};
 use crate::host::egress::canary;
 use crate::host::runner::{self, RunnerError};
-use crate::host::{Host, Os, os};
+use crate::host::{Host, Os, command, entrance, os};
 use crate::job::JobId;
 use crate::sandbox::launch::{Confinement, LaunchPlan, Stop};
 use crate::sandbox::launcher::{First, Launcher};
 use crate::sandbox::step::Given;
+use crate::vm;
 use crate::workspace::homebrew::{HomebrewError, HostBrew, Order, Served, Shelf};
 use crate::workspace::{self, Place, Workspace};
 
@@ -39,56 +47,56 @@ pub(crate) struct Numbered<T> {
     pub(crate) message: T,
 }
 
-struct Warden {
-    host: Host,
-    data_dir: Utf8PathBuf,
-    socket: UnixStream,
-    launcher: Launcher,
+pub(super) struct Warden {
+    pub(super) host: Host,
+    pub(super) data_dir: Utf8PathBuf,
+    /// Where requests come from.
+    pub(super) socket: UnixStream,
+    /// Where answers go, which may be elsewhere.
+    pub(super) link: UnixStream,
+    /// Held by whoever sends, in this process or in a worker of it.
+    one_at_a_time: File,
+    pub(super) program: Utf8PathBuf,
+    /// Starts jobs, where that is this process's to do.
+    launcher: Option<Launcher>,
+    /// What may be asked for; anything, where who asks is root as we are.
+    bounds: Option<Bounds>,
     /// The control groups that jobs have here, or why they have none.
     groups: Result<Tree, String>,
     /// The first process of every job that still has one.
     jobs: BTreeMap<JobId, First>,
+    /// The requests that wait for the end of a tool of guests, by its attendant.
+    pub(super) tools: BTreeMap<i32, u64>,
+    /// What the first process of a daemon has besides.
+    pub(super) front: Option<Front>,
+    /// What its steward has.
+    pub(super) post: Option<Post>,
+    /// Which process ended, and how, of those that are no job's.
+    pub(super) ended: Vec<(i32, i32)>,
 }
 
-/// Serves requests for `host` from the socket on standard input until it ends, then kills what is left.
+/// Serves requests for `host` from the socket on standard input until it ends, then kills what is left. Who asks is whoever
+/// has started this process, as whom it runs, and gets what it asks for.
 ///
 /// # Errors
 /// The socket or the signal set-up fails; a request that fails is answered instead.
 pub fn serve(data_dir: &Utf8Path, host: &Host) -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let program = Utf8PathBuf::try_from(std::env::current_exe()?).map_err(io::Error::other)?;
-    let launcher = Launcher::new(host, program)?;
-    let mut warden = Warden {
-        host: host.clone(),
-        data_dir: data_dir.to_owned(),
-        socket,
-        launcher,
-        groups: groups(host),
-        jobs: BTreeMap::new(),
-    };
-    let unblocked = notice_children()?;
-    loop {
-        let mut readable = FdSet::new();
-        readable.insert(warden.socket.as_fd());
-        match pselect(None, Some(&mut readable), None, None, None, Some(&unblocked)) {
-            Err(nix::errno::Errno::EINTR) => {
-                warden.reap();
-                continue;
-            }
-            other => other?,
-        };
-        warden.reap();
-        match wire::receive::<Numbered<Request>>(&warden.socket)? {
-            Some((request, descriptors)) => warden.answer(request, descriptors)?,
-            None => break,
-        }
-    }
-    for first in warden.jobs.values_mut() {
-        let _ = first.signal(false);
-    }
-    // Workers finish what they began; jobs are gone at once.
-    while waitpid(None, None).is_ok() {}
+    let mut warden = Warden::new(data_dir, None, host, socket)?;
+    warden.prepare_launches()?;
+    let unblocked = notice(&[Signal::SIGCHLD])?;
+    warden.serve(&unblocked, |_| {})?;
+    warden.end_all();
     Ok(())
+}
+
+/// A file that nobody else has, for its lock alone.
+fn lock_file(data_dir: &Utf8Path) -> io::Result<File> {
+    let path = data_dir.join(format!("run/.warden-{}.lock", std::process::id()));
+    let mut options = File::options();
+    let file = options.create_new(true).write(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// The control groups that are ours, ready for jobs; only root divides them.
@@ -102,39 +110,154 @@ fn groups(host: &Host) -> Result<Tree, String> {
     Ok(tree)
 }
 
-/// Makes the end of a child interrupt `pselect` and nothing else; returns the mask to wait with.
-fn notice_children() -> io::Result<SigSet> {
-    extern "C" fn nothing(_: libc::c_int) {}
-    let action = SigAction::new(
-        SigHandler::Handler(nothing),
-        SaFlags::SA_NOCLDSTOP,
-        SigSet::empty(),
-    );
-    // SAFETY: the handler does nothing, so it is safe at any moment.
-    unsafe { sigaction(Signal::SIGCHLD, &action) }?;
+/// Makes these signals interrupt `pselect` and nothing else; returns the mask to wait with.
+pub(super) fn notice(signals: &[Signal]) -> io::Result<SigSet> {
+    extern "C" fn note(signal: libc::c_int) {
+        NOTED.fetch_or(
+            1u64.checked_shl(signal.unsigned_abs()).unwrap_or(0),
+            Ordering::Relaxed,
+        );
+    }
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_NOCLDSTOP, SigSet::empty());
     let mut blocked = SigSet::empty();
-    blocked.add(Signal::SIGCHLD);
+    for signal in signals {
+        // SAFETY: the handler changes an atomic number, which is safe at any moment.
+        unsafe { sigaction(*signal, &action) }?;
+        blocked.add(*signal);
+    }
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), Some(&mut before))?;
-    before.remove(Signal::SIGCHLD);
+    for signal in signals {
+        before.remove(*signal);
+    }
     Ok(before)
 }
 
+/// Signals that came, a bit for each.
+static NOTED: AtomicU64 = AtomicU64::new(0);
+
+/// The signals among `of` that came since somebody asked.
+pub(super) fn noted(of: &[Signal]) -> Vec<Signal> {
+    let noted = NOTED.swap(0, Ordering::Relaxed);
+    let came = |signal: &&Signal| noted >> (**signal as i32) & 1 == 1;
+    of.iter().filter(came).copied().collect()
+}
+
 impl Warden {
-    /// Reaps whatever has ended, however it ended: a real-time signal has no name that a library would know.
-    fn reap(&mut self) {
+    /// A warden that serves `socket`.
+    ///
+    /// # Errors
+    /// What every launch needs cannot be prepared.
+    pub(super) fn new(
+        data_dir: &Utf8Path,
+        bounds: Option<Bounds>,
+        host: &Host,
+        socket: UnixStream,
+    ) -> io::Result<Self> {
+        let program = Utf8PathBuf::try_from(std::env::current_exe()?).map_err(io::Error::other)?;
+        Ok(Self {
+            launcher: None,
+            program,
+            link: socket.try_clone()?,
+            host: host.clone(),
+            data_dir: data_dir.to_owned(),
+            socket,
+            one_at_a_time: lock_file(data_dir)?,
+            bounds,
+            groups: groups(host),
+            jobs: BTreeMap::new(),
+            tools: BTreeMap::new(),
+            front: None,
+            post: None,
+            ended: vec![],
+        })
+    }
+
+    /// Makes this process one that starts jobs, and executes no program with a capability any more.
+    ///
+    /// # Errors
+    /// What is to be given up for good cannot be given up.
+    pub(super) fn prepare_launches(&mut self) -> io::Result<()> {
+        self.launcher = Some(Launcher::new(&self.host, self.program.clone())?);
+        Ok(())
+    }
+
+    /// Serves requests until the socket ends, or makes no sense. `interrupted` is called after every signal.
+    ///
+    /// # Errors
+    /// The socket cannot be waited for.
+    pub(super) fn serve(
+        &mut self,
+        unblocked: &SigSet,
+        mut interrupted: impl FnMut(&mut Self),
+    ) -> io::Result<()> {
         loop {
-            // SAFETY: without a place for the status the call takes no pointers.
-            let pid = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) };
+            let mut readable = FdSet::new();
+            readable.insert(self.socket.as_fd());
+            let log = self.front.as_ref().and_then(|front| front.log.as_ref());
+            if let Some((log, _)) = log {
+                readable.insert(log.as_fd());
+            }
+            match pselect(None, Some(&mut readable), None, None, None, Some(unblocked)) {
+                Err(nix::errno::Errno::EINTR) => {
+                    self.reap();
+                    interrupted(self);
+                    continue;
+                }
+                other => other?,
+            };
+            self.reap();
+            self.pump_log();
+            if !is_readable(self.socket.as_fd()) {
+                continue;
+            }
+            match wire::receive::<Numbered<Request>>(&self.socket) {
+                Ok(Some((request, descriptors))) => {
+                    if self.answer(request, descriptors).is_err() {
+                        // Nobody reads the answers any more.
+                        return Ok(());
+                    }
+                }
+                // Whoever sends what is no message is not spoken with any more.
+                Ok(None) | Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Kills every job, and waits for whatever still works.
+    pub(super) fn end_all(&mut self) {
+        for first in self.jobs.values_mut() {
+            let _ = first.signal(false);
+        }
+        // Workers finish what they began; jobs are gone at once.
+        while waitpid(None, None).is_ok() {}
+    }
+
+    /// Reaps whatever has ended, however it ended: a real-time signal has no name that a library would know.
+    pub(super) fn reap(&mut self) {
+        loop {
+            let mut status = 0;
+            // SAFETY: the kernel writes one int, which `status` is.
+            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
             if pid <= 0 {
                 return;
             }
             self.jobs.retain(|_, first| first.pid.as_raw() != pid);
+            match self.tools.remove(&pid) {
+                Some(number) => {
+                    // Who does not read it is gone, which is seen by itself.
+                    let _ = self.reply(number, Ok::<_, io::Error>(Reply::Attended { status }));
+                }
+                None => self.ended.push((pid, status)),
+            }
         }
     }
 
     fn answer(&mut self, request: Numbered<Request>, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let Numbered { number, message } = request;
+        if let Some(Err(refusal)) = self.bounds.as_ref().map(|bounds| bounds.check(&message)) {
+            return self.reply(number, Err::<Reply, _>(io::Error::other(refusal)));
+        }
         match message {
             Request::Prepare {
                 job,
@@ -208,8 +331,26 @@ impl Warden {
             }
             Request::Folders => {
                 let found = scrub::folders(&self.data_dir);
-                self.reply(number, found.map(|jobs| Reply::Folders { jobs }))
+                let guests = vm::hands::folders(&self.data_dir);
+                self.reply(number, found.map(|jobs| Reply::Folders { jobs, guests }))
             }
+            Request::Entrance { slot, account } => match self.make_entrance(slot, &account) {
+                Ok(socket) => self.reply_with(number, Reply::Done, &[socket.as_fd()]),
+                Err(reason) => self.reply(number, Err::<Reply, _>(io::Error::other(reason))),
+            },
+            Request::CloseEntrance { slot } => {
+                let closed = hook::Place::new(&self.host.run, &self.data_dir, slot)
+                    .map_err(|error| error.to_string())
+                    .and_then(|place| entrance::remove(&place).map_err(|error| crate::chain(&error)));
+                self.reply(number, closed.map(|()| Reply::Done).map_err(io::Error::other))
+            }
+            Request::Compare
+            | Request::Secrets
+            | Request::Prune { .. }
+            | Request::Look { .. }
+            | Request::Tell { .. }
+            | Request::Attend { .. }
+            | Request::Guest { .. } => self.answer_daemon(number, message, descriptors),
         }
     }
 
@@ -245,7 +386,9 @@ impl Warden {
             status,
             group,
         };
-        let first = self.launcher.spawn(plan, &workspace.profile(), given)?;
+        let launcher = self.launcher.as_ref();
+        let launcher = launcher.ok_or_else(|| io::Error::other("this process starts no jobs"))?;
+        let first = launcher.spawn(plan, &workspace.profile(), given)?;
         let pid = first.pid.as_raw();
         self.jobs.insert(plan.job.clone(), first);
         Ok(Reply::Launched { pid })
@@ -311,11 +454,14 @@ impl Warden {
     }
 
     /// Lets a forked child do the work and send the reply.
-    fn in_worker(&self, number: u64, work: impl FnOnce() -> Reply) -> io::Result<()> {
+    pub(super) fn in_worker(&self, number: u64, work: impl FnOnce() -> Reply) -> io::Result<()> {
         // SAFETY: this process has one thread, so the child may do whatever it likes.
         match unsafe { fork() } {
             Ok(ForkResult::Parent { .. }) => Ok(()),
             Ok(ForkResult::Child) => {
+                // What comes from a terminal is not for it, and what it starts must hear signals.
+                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+                let _ = command::accept_signals();
                 let sent = self.reply(number, Ok::<_, io::Error>(work()));
                 // SAFETY: ends the child without running the parent's destructors.
                 unsafe { libc::_exit(i32::from(sent.is_err())) }
@@ -324,11 +470,28 @@ impl Warden {
         }
     }
 
-    fn reply<E: std::error::Error>(&self, number: u64, result: Result<Reply, E>) -> io::Result<()> {
+    pub(super) fn reply<E: std::error::Error>(
+        &self,
+        number: u64,
+        result: Result<Reply, E>,
+    ) -> io::Result<()> {
         let message = result.unwrap_or_else(|error| Reply::Failed {
             reason: crate::chain(&error),
         });
-        wire::send(&self.socket, &Numbered { number, message }, &[])
+        self.reply_with(number, message, &[])
+    }
+
+    pub(super) fn reply_with(
+        &self,
+        number: u64,
+        message: Reply,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        // Several processes write into the socket. Locks of fcntl(2) are a process's, and go with it.
+        fcntl_lock(&self.one_at_a_time, FlockOperation::LockExclusive)?;
+        let sent = wire::send(&self.link, &Numbered { number, message }, descriptors);
+        fcntl_lock(&self.one_at_a_time, FlockOperation::Unlock)?;
+        sent
     }
 }
 

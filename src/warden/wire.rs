@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 const LONGEST: usize = 1 << 20;
 
 /// Descriptors a message may carry.
-const MOST_DESCRIPTORS: usize = 4;
+const MOST_DESCRIPTORS: usize = 8;
 
 /// Sends one message. Up to some kilobytes it goes out as one piece, so that processes sharing the socket do
 /// not interleave.
@@ -133,6 +133,42 @@ mod tests {
             a.write_all(bytes).unwrap();
             drop(a);
             assert!(receive::<String>(&b).is_err(), "{bytes:?}");
+        }
+    }
+
+    /// What a reader makes of these bytes, to the end of the stream; and it does come to an end.
+    fn understood(bytes: &[u8]) -> usize {
+        use crate::warden::Request;
+        use crate::warden::serve::Numbered;
+        let (mut a, b) = UnixStream::pair().unwrap();
+        a.write_all(bytes).unwrap();
+        drop(a);
+        let mut count = 0;
+        while let Ok(Some(_)) = receive::<Numbered<Request>>(&b) {
+            count += 1;
+        }
+        count
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_bytes_come_they_are_a_message_an_error_or_the_end(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..512),
+        ) {
+            understood(&bytes);
+        }
+
+        #[test]
+        fn a_message_with_any_byte_changed_is_a_message_an_error_or_the_end(
+            at in proptest::prelude::any::<proptest::sample::Index>(), byte in proptest::prelude::any::<u8>(),
+        ) {
+            let text = r#"{"number":7,"message":{"signal":{"job":"0a1b2c3d4e5","politely":true}}}"#;
+            let length = u32::try_from(text.len()).unwrap().to_le_bytes();
+            let mut bytes = [&length[..], text.as_bytes()].concat();
+            assert_eq!(understood(&bytes), 1);
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            proptest::prop_assert!(understood(&bytes) <= 1);
         }
     }
 }

@@ -52,7 +52,7 @@ pub(super) const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 /// It is not a folder of `uid`'s alone or cannot be made.
 pub fn prepare_profiles(data_dir: &Utf8Path, uid: u32, gid: u32) -> Result<(), WorkspaceError> {
     let folder = data_dir.join(PROFILES);
-    make_missing(&folder, PASSABLE, uid, gid)
+    make_missing(&folder, PASSABLE, (uid, gid))
         .and_then(|()| check_data_dir(&folder, uid))
         .and_then(|()| give_dir(&folder, PASSABLE, uid, gid))
         .map_err(|source| WorkspaceError::DataDir {
@@ -189,7 +189,7 @@ mod tests {
         let keep = tempfile::tempdir().unwrap();
         let data = Utf8PathBuf::from_path_buf(keep.path().join("data")).unwrap();
         let own = (geteuid().as_raw(), getegid().as_raw());
-        super::super::prepare_data_dir(&data, own.0, own.1).unwrap();
+        super::super::prepare_data_dir(&data, own).unwrap();
         prepare_profiles(&data, own.0, own.1).unwrap();
         let workspace = Workspace::new(&data, &"0a1b2c3d4e5".parse().unwrap());
         super::super::create(&workspace, own.0, own.1).unwrap();

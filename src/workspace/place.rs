@@ -80,7 +80,7 @@ impl Place {
         };
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let mode = if is_listed { LISTED } else { PASSABLE };
-        make_missing(root, mode, uid, gid)?;
+        make_missing(root, mode, (uid, gid))?;
         check_data_dir(root, uid)?;
         give_dir(root, mode, uid, gid)?;
         self.remove()

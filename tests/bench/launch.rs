@@ -35,7 +35,7 @@ fn main() {
         .1
         .expect("accounts: run `ephemerd host setup`")
         .remove(0);
-    ephemerd::workspace::prepare_data_dir(&data_dir, 0, 0).expect("a data folder");
+    ephemerd::workspace::prepare_data_dir(&data_dir, (0, 0)).expect("a data folder");
 
     let config_file = Utf8Path::new("/etc/ephemerd/ephemerd.toml");
     let planner = Planner::new(config, config_file, Platform::Linux).expect("a planner");

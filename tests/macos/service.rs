@@ -191,7 +191,7 @@ fn without_a_service_manager_nothing_is_done_and_it_says_what_to_do() {
 fn a_step_whose_end_was_not_written_down_is_found_and_can_still_be_taken_back() {
     let site = Site::new();
     site.ends(0, &["host", "install"]);
-    let file = site.0.top.join("data/state/install.jsonl");
+    let file = site.0.top.join("data/host/install.jsonl");
     let text = fs::read_to_string(&file).unwrap();
     let last = text.trim_end().rfind('\n').unwrap();
     // A line that was not finished, too.
@@ -226,7 +226,7 @@ fn an_upgrade_that_was_killed_is_taken_back_by_the_next_which_then_goes_on() {
     }
     upgrade.kill().unwrap();
     upgrade.wait().unwrap();
-    assert!(mac.top.join("data/state/upgrade.json").exists());
+    assert!(mac.top.join("data/host/upgrade.json").exists());
 
     let newer = mac.top.join("newer");
     fs::write(&newer, [first, b"newer".to_vec()].concat()).unwrap();
@@ -236,7 +236,7 @@ fn an_upgrade_that_was_killed_is_taken_back_by_the_next_which_then_goes_on() {
         "{said}"
     );
     assert_eq!(fs::read(program).unwrap(), fs::read(&newer).unwrap());
-    assert!(!mac.top.join("data/state/upgrade.json").exists());
+    assert!(!mac.top.join("data/host/upgrade.json").exists());
     site.ends(0, &["host", "uninstall", "--accounts"]);
     assert!(!program.exists());
 }

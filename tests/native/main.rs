@@ -35,6 +35,7 @@ mod provision;
 mod prune;
 mod recovery;
 mod reload;
+mod split;
 mod suite;
 mod unprivileged;
 mod vm;

@@ -13,7 +13,7 @@ use ephemerd::job::{JobId, JobSpec, Origin, Outcome};
 use ephemerd::trust::Route;
 use ephemerd::vm::Isolation;
 
-use crate::harness::{Daemon, PROGRAM, Site, command, out, said, wait_for};
+use crate::harness::{Daemon, Family, PROGRAM, Site, command, out, said, wait_for};
 
 /// What guests of these tests run under.
 struct Stand {
@@ -43,6 +43,7 @@ fn tart_site(more: &str) -> (Site, Utf8PathBuf) {
     let home = site.top.join("tart");
     fs::create_dir(&home).unwrap();
     tart(&home, &["__base", "base", "darwin"]);
+    give(&home, &site.family);
     site.configure(&tart_config(&home, more));
     (site, home)
 }
@@ -75,6 +76,7 @@ impl Stand {
         let site = Site::new("");
         let home = site.top.join("plain");
         fs::create_dir_all(home.join("guests")).unwrap();
+        give(&home, &site.family);
         let tool = Utf8PathBuf::from(format!("{FAKES}/guest"));
         site.configure(&plain_config(&tool, &home, detached));
         Self {
@@ -103,6 +105,20 @@ impl Stand {
             assert!(row.outcome.is_none(), "{row:?}");
             (row.state == state).then_some(())
         });
+    }
+}
+
+/// Gives a folder to the service's account, as which the tools of guests run.
+pub(crate) fn give(folder: &Utf8Path, family: &Family) {
+    let service = nix::unistd::User::from_name(family.name).unwrap().unwrap();
+    for entry in walkdir::WalkDir::new(folder) {
+        let entry = entry.unwrap();
+        std::os::unix::fs::lchown(
+            entry.path(),
+            Some(service.uid.as_raw()),
+            Some(service.gid.as_raw()),
+        )
+        .unwrap();
     }
 }
 
@@ -141,7 +157,7 @@ fn processes_naming(what: &str, site: &Site) -> Vec<String> {
 /// What guests of this place are called at the beginning.
 fn own_prefix(site: &Site) -> Option<String> {
     // A place where no daemon ever ran has no name of its own yet.
-    fs::create_dir_all(site.data_dir.join("state")).unwrap();
+    fs::create_dir_all(site.data_dir.join("host")).unwrap();
     let id = ephemerd::host::installation(&site.data_dir).unwrap();
     let owner = ephemerd::vm::name::Owner::new(&id, &site.data_dir);
     let job = JobId::new(std::time::UNIX_EPOCH, 0);
@@ -433,6 +449,7 @@ fn a_guest_that_no_ledger_knows_is_swept_at_the_start_and_others_are_not() {
     ] {
         tart(&home, &["__base", name, "linux"]);
     }
+    give(&home, &site.family);
     let daemon = Daemon::start_at(site);
     let mut left = guests(&home);
     left.sort_by_key(|name| !name.starts_with("eph-elsewhere"));

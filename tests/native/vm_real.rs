@@ -13,6 +13,7 @@ use ephemerd::vm::Isolation;
 
 use crate::harness::net::{DENIED, Net, PORT, PUBLIC};
 use crate::harness::{Daemon, PROGRAM, Site, command, out, said, wait_for, wait_within};
+use crate::vm::give;
 
 /// Boots take some seconds each on a machine that has nothing else to do.
 const BOOT: Duration = Duration::from_secs(90);
@@ -317,6 +318,11 @@ fn containers() -> Site {
         fs::create_dir_all(bundle.join("rootfs").join(folder)).unwrap();
     }
     let bin = bundle.join("rootfs/bin");
+    // runc runs as the account of the service, and keeps what it knows below this folder.
+    let service = nix::unistd::User::from_name(site.family.name).unwrap().unwrap();
+    let runtime = site.top.join("runtime");
+    fs::create_dir(&runtime).unwrap();
+    give(&runtime, &site.family);
     fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
     for applet in ["sh", "sleep", "cat", "mkdir", "id", "ls", "touch"] {
         std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
@@ -331,19 +337,28 @@ fn containers() -> Site {
         "root": {"path": "rootfs", "readonly": true},
         "hostname": "container",
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}, tmpfs("/dev"), tmpfs("/tmp"), tmpfs("/root")],
-        "linux": {"namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]},
+        "linux": {
+            "namespaces": [{"type": "user"}, {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
+            "uidMappings": [{"containerID": 0, "hostID": service.uid.as_raw(), "size": 1}],
+            "gidMappings": [{"containerID": 0, "hostID": service.gid.as_raw(), "size": 1}],
+        },
     });
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
     site.configure(&format!(
-        "\"vm/*\" = \"vm\"\n[native]\nslots = 2\n[native.limits]\nmemory = \"256MiB\"\n[vm]\nhost_memory = \"1MiB\"\n[vm.backends.runc]\npreset = \"oci\"\nimage = \"{bundle}\"\nmemory = \"64MiB\"\n"
+        "\"vm/*\" = \"vm\"\n[native]\nslots = 2\n[native.limits]\nmemory = \"256MiB\"\n[vm]\nhost_memory = \"1MiB\"\n[vm.backends.runc]\npreset = \"oci\"\nimage = \"{bundle}\"\nmemory = \"64MiB\"\nenv = {{ XDG_RUNTIME_DIR = \"{runtime}\" }}\n"
     ));
     site
 }
 
 /// Names of containers of runc that are ours.
-fn listed() -> Vec<String> {
+fn listed(site: &Site) -> Vec<String> {
     let output = command("/usr/bin/runc")
-        .args(["list", "--quiet"])
+        .args([
+            "--root",
+            site.top.join("runtime/runc").as_str(),
+            "list",
+            "--quiet",
+        ])
         .output()
         .unwrap();
     out(&output)
@@ -381,9 +396,11 @@ fn a_job_runs_in_a_real_container_that_sees_neither_files_nor_network_of_the_hos
         0
     );
     assert!(
-        !listed().iter().any(|name| name.contains(job.as_str())),
+        !listed(daemon.site())
+            .iter()
+            .any(|name| name.contains(job.as_str())),
         "{:?}",
-        listed()
+        listed(daemon.site())
     );
 }
 
@@ -401,8 +418,10 @@ fn a_container_that_outlives_a_killed_daemon_is_removed_by_the_next_start() {
     );
     assert_eq!(story.job.clean, Some(true), "{story:?}");
     assert!(
-        !listed().iter().any(|name| name.contains(job.as_str())),
+        !listed(daemon.site())
+            .iter()
+            .any(|name| name.contains(job.as_str())),
         "{:?}",
-        listed()
+        listed(daemon.site())
     );
 }

@@ -41,7 +41,7 @@ pub struct InstallArgs {
 
 /// Where receipts of the installation are in a data folder: apart from those of `provision`, which is taken back apart.
 pub(super) fn receipts_file(data_dir: &Utf8Path) -> Utf8PathBuf {
-    data_dir.join("state/install.jsonl")
+    data_dir.join("host/install.jsonl")
 }
 
 /// The service manager of this host.
@@ -153,11 +153,7 @@ pub(super) fn run(
     require_root("install")?;
     require_manager(host)?;
     let has_data = data_dir.exists();
-    workspace::prepare_data_dir(
-        data_dir,
-        nix::unistd::geteuid().as_raw(),
-        nix::unistd::getegid().as_raw(),
-    )?;
+    workspace::prepare_data_dir(data_dir, accounts::dispatcher_ids(&loaded.config.host.account))?;
     let mut receipts = Receipts::open_file(file)?;
     let plan = look(host, loaded, config_file, &receipts.all)?;
     refuse_taken(&plan.steps)?;

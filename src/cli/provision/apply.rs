@@ -10,9 +10,9 @@ use super::check::look_at;
 use super::{CheckArgs, ReportFormat, format};
 use crate::config::{Config, Loaded};
 use crate::daemon::check::Looked;
-use crate::host::Host;
 use crate::host::provision::perform::{before, perform, revert};
 use crate::host::provision::receipts::{Receipts, ReceiptsError};
+use crate::host::{Host, accounts};
 use crate::job::Repo;
 use crate::provision::receipt::{Event, State, Undo, undo};
 use crate::provision::report::{Plan, Planned, Report, plan};
@@ -132,8 +132,8 @@ fn plan_text(plan: &Plan) -> String {
 /// # Errors
 /// The manifest is wrong, or receipts cannot be kept.
 pub(super) fn apply(subject: &Subject<'_>, report_format: ReportFormat) -> anyhow::Result<ExitCode> {
-    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    workspace::prepare_data_dir(&subject.config.host.data_dir, uid.as_raw(), gid.as_raw())?;
+    let host = &subject.config.host;
+    workspace::prepare_data_dir(&host.data_dir, accounts::dispatcher_ids(&host.account))?;
     let mut receipts = Receipts::open(&subject.config.host.data_dir)?;
     let mut looked = subject.look()?;
     let mut tried: Vec<Planned> = vec![];

@@ -42,7 +42,6 @@ const CLASSES: [(Class, &[&str]); 3] = [
             "native.extra_read",
             "native.extra_write",
             "native.homebrew",
-            "native.homebrew_prefix",
             "native.homebrew_layout",
             "native.limits.processes",
             "native.limits.memory",
@@ -79,6 +78,8 @@ const CLASSES: [(Class, &[&str]); 3] = [
     (
         Class::Restart,
         &[
+            // The warden copies from no other.
+            "native.homebrew_prefix",
             "host.data_dir",
             "host.account",
             "native.slots",

@@ -489,7 +489,7 @@ pub const KEYS: [Key; 125] = [
         name: "vm.user",
         kind: Kind::Text("account name"),
         default: None,
-        doc: "Account the tools of backends run as; the daemon's own when not set.",
+        doc: "Account the tools of backends run as, never root; the service's own (`host.account`) when not set.",
     },
     Key {
         name: "vm.macos",

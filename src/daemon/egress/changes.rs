@@ -4,19 +4,9 @@ use std::os::fd::OwnedFd;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::warn;
-
-use crate::host::os;
-
-/// Sockets that tell of changes; none where the system has none, and then the clock is all there is.
-pub(super) fn sockets() -> Vec<AsyncFd<OwnedFd>> {
-    match os::network_changes() {
-        Ok(sockets) => sockets.into_iter().filter_map(watched).collect(),
-        Err(error) => {
-            warn!(%error, "changes of the network are not told, so they are noticed by the clock");
-            Vec::new()
-        }
-    }
+/// Sockets that tell of changes, to be waited for; without any, the clock is all there is.
+pub(super) fn sockets(opened: Vec<OwnedFd>) -> Vec<AsyncFd<OwnedFd>> {
+    opened.into_iter().filter_map(watched).collect()
 }
 
 fn watched(socket: OwnedFd) -> Option<AsyncFd<OwnedFd>> {

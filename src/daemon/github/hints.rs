@@ -11,18 +11,18 @@ use super::{Source, SourceError};
 use crate::config;
 use crate::daemon::webhook::{self, WAITING};
 use crate::github::webhook::{Ear, Hint};
-use crate::host::secrets;
+use crate::host::secrets::Secrets;
 
 /// How soon it is tried again when the address cannot be listened on.
 const AGAIN: Duration = Duration::from_secs(30);
 
 /// Who hears deliveries, where they are taken.
-pub(super) fn ear(github: &config::GitHub) -> Result<Option<Ear>, SourceError> {
+pub(super) fn ear(github: &config::GitHub, secrets: &Secrets) -> Result<Option<Ear>, SourceError> {
     let Some(webhook) = &github.webhook else {
         return Ok(None);
     };
     let repos = super::reload::named(&github.serves);
-    let secret = secrets::read(&webhook.secret)?;
+    let secret = secrets.of(&webhook.secret)?;
     let secret = crate::github::secret::Secret::new(secret.expose().trim());
     Ok(Some(Ear::new(&secret, repos)?))
 }

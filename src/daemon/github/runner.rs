@@ -25,11 +25,12 @@ use crate::github::client::{ClientError, Retry};
 use crate::github::runner::jit::{JitConfig, JitError};
 use crate::github::runner::version::{Event as Known, RunnerVersion};
 use crate::github::ticket::{Runner, Scope, Ticket};
-use crate::host::entrance::{self, EntranceError};
 use crate::job::ledger::LedgerError;
 use crate::job::run::RunnerOrder;
 use crate::job::{JobId, JobSpec, Outcome};
 use crate::slot::Slot;
+use crate::warden::Request;
+use crate::warden::client::WardenError;
 use crate::workspace::Workspace;
 
 /// How often another name is tried when GitHub has a runner of that name.
@@ -71,7 +72,10 @@ enum MakeError {
     Ledger(#[from] LedgerError),
     /// The slot has no entrance for the hook.
     #[error(transparent)]
-    Entrance(#[from] EntranceError),
+    Entrance(#[from] WardenError),
+    /// The warden has made none.
+    #[error("the warden has made no entrance for the job's hook")]
+    NoEntrance,
     /// Its path would be too long.
     #[error(transparent)]
     TooLong(#[from] TooLong),
@@ -111,6 +115,7 @@ impl MakeError {
             | Self::Another { .. }
             | Self::Ledger(_)
             | Self::Entrance(_)
+            | Self::NoEntrance
             | Self::TooLong(_)
             | Self::Door(_) => Failure::Passing(why),
         }
@@ -176,7 +181,8 @@ impl Daemon {
                         cancel,
                     )
                     .await;
-                if let Err(error) = entrance::remove(&place) {
+                let close = Request::CloseEntrance { slot: slot.index };
+                if let Err(error) = self.pipeline.warden.ask(close, &[]).await {
                     warn!(
                         slot = slot.index,
                         error = crate::chain(&error),
@@ -209,8 +215,13 @@ impl Daemon {
         let work = Workspace::new(self.pipeline.planner().data_dir(), id).work();
         let made = self.register(source, id, scope, &work).await?;
         source.made(id, made.id);
-        let socket = entrance::make(&place, &self.program, &slot.account)?;
-        let door = Door::open(socket, slot.account.uid).map_err(MakeError::Door)?;
+        let make = Request::Entrance {
+            slot: slot.index,
+            account: slot.account.clone(),
+        };
+        let (_, sockets) = self.pipeline.warden.ask_for(make, &[]).await?;
+        let socket = sockets.into_iter().next().ok_or(MakeError::NoEntrance)?;
+        let door = Door::open(socket.into(), slot.account.uid).map_err(MakeError::Door)?;
         Ok((made, door, place))
     }
 

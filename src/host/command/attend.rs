@@ -10,6 +10,7 @@
 //! is all that is waited for. The attendant stays root where the daemon is, so that nothing the tool runs can end it.
 
 use std::io::{self, BufRead, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::channel as messages;
@@ -21,11 +22,16 @@ use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::process::Child;
 
-use super::{CommandError, CommandSpec, DRAIN, Group, OUTPUT_CAP_BYTE, Output, PATH, await_end};
+use super::{
+    CommandError, CommandSpec, DRAIN, Group, OUTPUT_CAP_BYTE, Output, PATH, accept_signals, await_end,
+};
 use crate::host::{Os, os};
 use crate::slot::Account;
+use crate::warden::client::{Answered, Warden, WardenError};
+use crate::warden::{Reply, Request};
 
 /// What the attendant ends with when the tool cannot be started, as shells do.
 const NOT_STARTED: u8 = 127;
@@ -46,7 +52,7 @@ pub struct Patron {
 }
 
 /// What starts tools that end with this process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Attendant {
     /// This very program.
     pub program: Utf8PathBuf,
@@ -56,6 +62,8 @@ pub struct Attendant {
     pub launchctl: Utf8PathBuf,
     /// Whom tools run as; whoever this process runs as when not set.
     pub patron: Option<Patron>,
+    /// Who starts tools instead of this process, where that may not become the patron.
+    pub warden: Option<Arc<Warden>>,
 }
 
 impl Attendant {
@@ -91,21 +99,20 @@ impl Attendant {
         }
     }
 
-    /// Starts a tool. Its standard input is empty but for what `spec` says.
+    /// The attendant of a tool, not started yet, with these three for standard input, output and error.
     ///
     /// # Errors
-    /// The attendant cannot be started.
+    /// There are not three, or the tool's path is not absolute.
     #[expect(
         clippy::disallowed_methods,
         reason = "this module is where programs are started"
     )]
-    pub fn start(&self, spec: &CommandSpec) -> Result<Attended, CommandError> {
-        let start_error = |source| CommandError::Start {
-            program: spec.program.clone(),
-            source,
-        };
+    fn attendant(&self, spec: &CommandSpec, streams: Vec<OwnedFd>) -> io::Result<std::process::Command> {
+        use std::os::unix::process::CommandExt;
+        let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(streams)
+            .map_err(|got| io::Error::other(format!("a tool needs 3 descriptors, not {}", got.len())))?;
         if !spec.program.is_absolute() {
-            return Err(CommandError::Relative(spec.program.clone()));
+            return Err(io::Error::other(CommandError::Relative(spec.program.clone())));
         }
         let mut command = std::process::Command::new(&self.program);
         command.arg("__attend");
@@ -132,21 +139,59 @@ impl Attendant {
                 command.env("XDG_RUNTIME_DIR", runtime);
             }
         }
-        command
-            .envs(&spec.env)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
         // A terminal's interrupt is the daemon's to handle.
-        let mut command = tokio::process::Command::from(command);
-        let mut child = command.process_group(0).spawn().map_err(start_error)?;
-        let lifeline = child.stdin.take();
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        command.envs(&spec.env).process_group(0);
+        // SAFETY: one system call, which may be made after a fork.
+        unsafe { command.pre_exec(accept_signals) };
+        command.stdin(stdin).stdout(stdout).stderr(stderr);
+        Ok(command)
+    }
+
+    /// Starts the attendant of a tool for somebody else, who has the other ends of these three; its pid.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_for(&self, spec: &CommandSpec, streams: Vec<OwnedFd>) -> io::Result<i32> {
+        let child = self.attendant(spec, streams)?.spawn()?;
+        i32::try_from(child.id()).map_err(io::Error::other)
+    }
+
+    /// Starts a tool. Its standard input is empty but for what `spec` says.
+    ///
+    /// # Errors
+    /// The attendant cannot be started.
+    pub fn start(&self, spec: &CommandSpec) -> Result<Attended, CommandError> {
+        if !spec.program.is_absolute() {
+            return Err(CommandError::Relative(spec.program.clone()));
+        }
+        self.begin(spec).map_err(|source| CommandError::Start {
+            program: spec.program.clone(),
+            source,
+        })
+    }
+
+    fn begin(&self, spec: &CommandSpec) -> io::Result<Attended> {
+        let (theirs, lifeline) = io::pipe()?;
+        let (stdout, out) = io::pipe()?;
+        let (stderr, err) = io::pipe()?;
+        let streams: Vec<OwnedFd> = vec![theirs.into(), out.into(), err.into()];
+        let end = match &self.warden {
+            None => {
+                let command = self.attendant(spec, streams)?;
+                End::Own(Box::new(tokio::process::Command::from(command).spawn()?))
+            }
+            Some(warden) => {
+                let streams: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
+                let asked = warden.begin(Request::Attend { spec: spec.clone() }, &streams);
+                End::Warden(asked.map_err(io::Error::other)?)
+            }
+        };
         Ok(Attended {
-            child,
-            lifeline,
-            stdout,
-            stderr,
+            end,
+            status: None,
+            lifeline: Some(Sender::from_owned_fd(lifeline.into())?),
+            stdout: Some(Receiver::from_owned_fd(stdout.into())?),
+            stderr: Some(Receiver::from_owned_fd(stderr.into())?),
             input: spec.stdin.clone().unwrap_or_default(),
         })
     }
@@ -218,13 +263,37 @@ impl Gathered {
 /// A tool that runs. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Attended {
-    child: Child,
-    lifeline: Option<ChildStdin>,
+    end: End,
+    status: Option<ExitStatus>,
+    lifeline: Option<Sender>,
     /// Its standard output.
-    pub stdout: Option<ChildStdout>,
+    pub stdout: Option<Receiver>,
     /// Its standard error.
-    pub stderr: Option<ChildStderr>,
+    pub stderr: Option<Receiver>,
     input: String,
+}
+
+/// Who tells how an attendant ended.
+#[derive(Debug)]
+enum End {
+    /// The system: it is this process's child.
+    Own(Box<Child>),
+    /// The warden, which has started it.
+    Warden(Answered),
+}
+
+impl End {
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        match self {
+            Self::Own(child) => child.wait().await,
+            Self::Warden(answered) => match answered.await {
+                Ok((Reply::Attended { status }, _)) => Ok(ExitStatus::from_raw(status)),
+                Ok((Reply::Failed { reason }, _)) => Err(io::Error::other(reason)),
+                Ok((other, _)) => Err(io::Error::other(WardenError::Unexpected(Box::new(other)))),
+                Err(_) => Err(io::Error::other(WardenError::Gone)),
+            },
+        }
+    }
 }
 
 impl Attended {
@@ -244,17 +313,15 @@ impl Attended {
         lifeline.flush().await
     }
 
-    /// The attendant's process id, from which the tool descends; `None` when it has ended.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
-    }
-
     /// Waits for the tool to end.
     ///
     /// # Errors
     /// It cannot be waited for.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
-        let status = self.child.wait().await?;
+        let status = match self.status {
+            Some(status) => status,
+            None => *self.status.insert(self.end.wait().await?),
+        };
         // The attendant passes on how the tool ended, as shells do.
         Ok(match status.code() {
             Some(code) if code > 128 => ExitStatus::from_raw(code - 128),
@@ -265,9 +332,10 @@ impl Attended {
     /// Kills the tool and waits until it is gone.
     pub async fn end(&mut self) {
         self.lifeline = None;
-        if tokio::time::timeout(END_WITHIN, self.child.wait()).await.is_err() {
+        let ended = tokio::time::timeout(END_WITHIN, self.ended()).await;
+        if let (Err(_), End::Own(child)) = (ended, &mut self.end) {
             // It is stuck; its group is killed without it, when what it waits for lets go.
-            let _ = self.child.start_kill();
+            let _ = child.start_kill();
         }
     }
 }
@@ -399,6 +467,7 @@ mod tests {
             os,
             launchctl: "/bin/launchctl".into(),
             patron,
+            warden: None,
         }
     }
 

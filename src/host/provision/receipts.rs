@@ -42,7 +42,7 @@ pub struct Receipts {
 
 /// Where they are in a data folder.
 fn file(data_dir: &Utf8Path) -> Utf8PathBuf {
-    data_dir.join("state/receipts.jsonl")
+    data_dir.join("host/receipts.jsonl")
 }
 
 impl Receipts {

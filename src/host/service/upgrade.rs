@@ -4,7 +4,8 @@
 //! open, and put back with the older program; jobs that the newer one took are none, since it was never ready.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -49,13 +50,13 @@ fn fail(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> KeepE
 }
 
 fn record_file(data_dir: &Utf8Path) -> Utf8PathBuf {
-    data_dir.join("state/upgrade.json")
+    data_dir.join("host/upgrade.json")
 }
 
 /// Where a file of the ledger is, and where it is kept.
 fn ledger_files(data_dir: &Utf8Path) -> [(Utf8PathBuf, Utf8PathBuf); 2] {
-    let state = data_dir.join("state");
-    LEDGER.map(|name| (state.join(name), state.join(format!("before-upgrade-{name}"))))
+    let (state, host) = (data_dir.join("state"), data_dir.join("host"));
+    LEDGER.map(|name| (state.join(name), host.join(format!("before-upgrade-{name}"))))
 }
 
 /// The upgrade that has begun and not ended, if there is one.
@@ -130,7 +131,16 @@ pub fn keep_ledger(data_dir: &Utf8Path) -> Result<(), KeepError> {
 
 /// Copies a file as a whole; one that is not there leaves none behind.
 fn copy(from: &Utf8Path, to: &Utf8Path) -> Result<(), KeepError> {
-    match fs::read(from) {
+    // The dispatcher's folder is not ours: what is a link there leads wherever it likes.
+    let mut options = fs::File::options();
+    let opened = options
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let read = opened.open(from).and_then(|mut file| {
+        let mut bytes = vec![];
+        file.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    match read {
         Ok(bytes) => replace(to, &bytes).map_err(fail("write", to)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => remove(to),
         Err(error) => Err(fail("read", from)(error)),
@@ -180,6 +190,7 @@ mod tests {
             _keep: keep,
         };
         fs::create_dir_all(stand.data.join("state")).unwrap();
+        fs::create_dir_all(stand.data.join("host")).unwrap();
         fs::write(&stand.path, "old").unwrap();
         fs::write(top.join("download"), "new").unwrap();
         fs::write(stand.data.join("state/ledger.db"), "schema 1").unwrap();

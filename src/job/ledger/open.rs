@@ -160,6 +160,8 @@ fn configure(db: &Connection, path: &Utf8Path) -> Result<(), LedgerError> {
     // there; recovery covers that, because workspaces the ledger does not know are swept. In return a
     // transaction costs no fsync (sqlite.org/pragma.html#pragma_synchronous).
     db.pragma_update(None, "synchronous", "normal").map_err(told)?;
+    // The dispatcher may write nowhere else.
+    db.pragma_update(None, "temp_store", "memory").map_err(told)?;
     db.pragma_update(None, "foreign_keys", true).map_err(told)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
 
 use crate::host::Os;
 use crate::profile::render::System;
@@ -24,7 +25,7 @@ pub enum Platform {
 }
 
 /// A Mac.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MacHost {
     /// What it runs.
     pub release: Release,
@@ -45,14 +46,14 @@ pub struct MacHost {
 }
 
 /// A slot of a Mac.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MacSlot {
     /// The account's folder in `/private/var/folders`, the one above `T` and `C`.
     pub user_folder: Utf8PathBuf,
 }
 
 /// Homebrew of a Mac.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MacHomebrew {
     /// Taken to be here, for a Mac that cannot be looked at.
     Supposed(Utf8PathBuf),

@@ -70,7 +70,7 @@ impl Shelf {
         copy: &Utf8Path,
         owner: (u32, u32),
     ) -> Result<Served, HomebrewError> {
-        make_missing(&self.folder, PRIVATE, geteuid().as_raw(), getegid().as_raw())?;
+        make_missing(&self.folder, PRIVATE, (geteuid().as_raw(), getegid().as_raw()))?;
         check_data_dir(&self.folder, geteuid().as_raw())?;
         let lock = self.lock_file()?;
         let mut made = false;

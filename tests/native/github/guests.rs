@@ -1,6 +1,7 @@
 //! Jobs of GitHub's in guests: those that are not trusted with this host, and those that it cannot take.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
@@ -12,6 +13,7 @@ use super::forge::{Forge, prepare, push, steps};
 use super::hub::Hub;
 use super::hub::scenario::Trigger;
 use crate::harness::{Daemon, Family, Site, out, said, wait_for, wait_within};
+use crate::vm::give;
 
 const TOOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fakes/guest");
 
@@ -31,6 +33,9 @@ fn image(site: &Site) -> (Utf8PathBuf, Utf8PathBuf) {
     let root = site.top.join("actions-runner");
     fs::create_dir(&root).unwrap();
     fs::write(home.join("bind"), root.as_str()).unwrap();
+    give(&home, &site.family);
+    // The runner wants to read every folder on the way to its own, and this is no guest's own file system.
+    fs::set_permissions(&site.top, fs::Permissions::from_mode(0o755)).unwrap();
     (home, root)
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use camino::Utf8PathBuf;
@@ -17,7 +18,8 @@ use super::{Site, out, said, status_field, wait_for};
 #[derive(Debug)]
 pub(crate) struct Daemon {
     child: Option<Child>,
-    warden: i32,
+    /// The process that faces the network, a child of the first.
+    dispatcher: i32,
     site: Option<Site>,
 }
 
@@ -51,17 +53,21 @@ impl Daemon {
             }
             UnixStream::connect(site.socket()).ok()
         });
-        // Tools of the packet filter may be among its children, too, for a moment.
-        let is_warden = |child: &i32| {
+        let is_dispatcher = |child: &i32| {
             let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).any(|word| word == b"__warden")
+            line.split(|byte| *byte == 0).any(|word| word == b"__dispatch")
         };
-        let warden = wait_for("the warden", || children_of(pid).into_iter().find(is_warden));
-        Self {
+        let dispatcher = wait_for("the dispatcher", || {
+            children_of(pid).into_iter().find(is_dispatcher)
+        });
+        let daemon = Self {
             child: Some(child),
-            warden,
+            dispatcher,
             site: Some(site),
-        }
+        };
+        // The socket is there before anybody answers.
+        daemon.status();
+        daemon
     }
 
     /// Where it runs.
@@ -69,14 +75,14 @@ impl Daemon {
         self.site.as_ref().unwrap()
     }
 
-    /// Its process id.
+    /// The process id of its unprivileged half.
     pub(crate) fn pid(&self) -> i32 {
-        i32::try_from(self.child.as_ref().unwrap().id()).unwrap()
+        self.dispatcher
     }
 
-    /// The process id of its privileged half.
+    /// The process id of its privileged half, which is the one that was started.
     pub(crate) fn warden(&self) -> i32 {
-        self.warden
+        i32::try_from(self.child.as_ref().unwrap().id()).unwrap()
     }
 
     /// What it has said so far.
@@ -194,32 +200,39 @@ impl Daemon {
 
     /// Kills the daemon as a power cut would, waits until its processes are gone and gives its place back.
     pub(crate) fn kill(mut self) -> Site {
-        self.end(Signal::SIGKILL);
+        // It may be gone with its warden already.
+        let _ = kill(Pid::from_raw(self.dispatcher), Signal::SIGKILL);
+        self.wait();
         self.site.take().unwrap()
     }
 
-    /// Kills the warden and waits for the daemon to notice: how it ended, its place, and what it said.
-    pub(crate) fn kill_warden(mut self) -> (ExitStatus, Site, String) {
-        kill(Pid::from_raw(self.warden), Signal::SIGKILL).unwrap();
-        let mut child = self.child.take().unwrap();
-        let status = wait_for("the end of the daemon", || child.try_wait().unwrap());
-        let log = self.log();
-        (status, self.site.take().unwrap(), log)
+    /// Kills the warden, waits for the dispatcher to end with it, and gives their place back.
+    pub(crate) fn kill_warden(mut self) -> Site {
+        kill(Pid::from_raw(self.warden()), Signal::SIGKILL).unwrap();
+        let status = self.wait();
+        assert_eq!(status.signal(), Some(libc::SIGKILL));
+        self.site.take().unwrap()
     }
 
     /// Kills daemon and warden, and gives their place back.
     pub(crate) fn kill_both(self) -> Site {
-        kill(Pid::from_raw(self.warden), Signal::SIGKILL).unwrap();
+        kill(Pid::from_raw(self.warden()), Signal::SIGKILL).unwrap();
         self.kill()
     }
 
-    /// Signals the daemon and waits until it and its warden are gone.
+    /// Signals the daemon and waits until it is gone.
     fn end(&mut self, signal: Signal) -> ExitStatus {
+        kill(Pid::from_raw(self.warden()), signal).unwrap();
+        self.wait()
+    }
+
+    /// Waits until both of its processes are gone.
+    fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        kill(pid, signal).unwrap();
         let status = wait_for("the end of the daemon", || child.try_wait().unwrap());
-        wait_for("the end of the warden", || is_gone(self.warden).then_some(()));
+        wait_for("the end of the dispatcher", || {
+            is_gone(self.dispatcher).then_some(())
+        });
         status
     }
 }
@@ -237,6 +250,17 @@ impl Drop for Daemon {
             // Whoever reads about the failure wants to know what the daemon said.
             let log = self.log();
             let last: Vec<_> = log.lines().rev().take(30).collect();
+            for log in fs::read_dir(self.site().data_dir.join("logs"))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                eprintln!(
+                    "--- {:?}\n{}",
+                    log.path(),
+                    fs::read_to_string(log.path()).unwrap_or_default()
+                );
+            }
             eprintln!("--- daemon, latest first\n{}", last.join("\n"));
             let mut child = self.child.take().unwrap();
             let _ = child.kill();

@@ -128,7 +128,7 @@ impl Plot {
     }
 
     fn receipts_file(&self) -> Utf8PathBuf {
-        self.site.data_dir.join("state/receipts.jsonl")
+        self.site.data_dir.join("host/receipts.jsonl")
     }
 
     fn receipts(&self) -> Vec<Receipt> {
@@ -325,7 +325,7 @@ fn whoever_may_not_change_a_host_is_told_so_and_nothing_is_written_down() {
         said(&output)
     );
     assert!(err(&output).contains("hint: run it as root"), "{}", said(&output));
-    let text = fs::read_to_string(home.join("data/state/receipts.jsonl")).unwrap();
+    let text = fs::read_to_string(home.join("data/host/receipts.jsonl")).unwrap();
     let (receipts, _) = parse(&text).unwrap();
     assert!(
         receipts

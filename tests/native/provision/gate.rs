@@ -200,7 +200,7 @@ fn a_job_that_is_cancelled_while_somebody_looks_ends_at_once() {
 fn a_record_that_makes_no_sense_lets_nothing_through() {
     let (site, _) = site();
     enable(&site);
-    fs::write(site.data_dir.join("state/enabled.json"), "{}").unwrap();
+    fs::write(site.data_dir.join("host/enabled.json"), "{}").unwrap();
     let daemon = Daemon::start_at(site);
     assert!(refusal(&daemon).contains("nobody can tell whether this host is enabled"));
 }
@@ -295,8 +295,8 @@ fn a_debian_host_is_checked_put_right_enabled_and_watched() {
 fn nobody_else_can_write_the_record_that_opens_the_gate() {
     let (site, _) = site();
     enable(&site);
-    let record = site.data_dir.join("state/enabled.json");
-    assert_eq!(fs::metadata(&record).unwrap().permissions().mode() & 0o777, 0o600);
+    let record = site.data_dir.join("host/enabled.json");
+    assert_eq!(fs::metadata(&record).unwrap().permissions().mode() & 0o777, 0o644);
     let before = fs::read_to_string(&record).unwrap();
     let attempt = format!("echo inside; echo forged > {record} && echo written");
     let output = site.run(&["exec", "--", "sh", "-c", &attempt]);

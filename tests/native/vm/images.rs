@@ -4,7 +4,7 @@ use std::fs;
 
 use ephemerd::job::Outcome;
 
-use super::{guests, tart_config, tart_site};
+use super::{give, guests, tart_config, tart_site};
 use crate::harness::{Daemon, out, said};
 
 #[test]
@@ -13,6 +13,9 @@ fn an_image_without_an_agent_is_reached_by_ssh_and_no_argument_has_what_the_job_
     let log = site.top.join("ssh-log");
     let inside = site.top.join("inside");
     fs::create_dir(&inside).unwrap();
+    fs::write(&log, "").unwrap();
+    give(&inside, &site.family);
+    give(&log, &site.family);
     // Stands in for ssh, and for the guest at its other end.
     let ssh = site.top.join("ssh");
     fs::write(

@@ -1,0 +1,244 @@
+//! What the warden does not do, whoever asks: it takes no account, no place and no name on trust.
+//!
+//! The dispatcher faces the network, so that one day it may be somebody else's. What it can then ask for is what any job is
+//! given: a process as an account of the family, in a folder of its own. It cannot have a process as root or as anybody
+//! else, a path of its choice written or removed, or another account's processes killed. What a launch shows to a job is
+//! the dispatcher's to say, and is still opened as the job's account.
+
+use camino::Utf8PathBuf;
+
+use super::Request;
+use crate::job::Acquisition;
+use crate::slot::Account;
+use crate::workspace::homebrew::HostBrew;
+
+/// What there is to be had.
+#[derive(Debug, Clone)]
+pub(crate) struct Bounds {
+    /// The name that all accounts of jobs begin with.
+    pub(crate) family: String,
+    /// Those of the slots, as they were found at the start.
+    pub(crate) accounts: Vec<Account>,
+    /// Guests' tools run as this account; the packet filter is tried as it, too.
+    pub(crate) patron: Option<Account>,
+    /// Where Homebrew usually is and where the configuration says it is, which is what jobs may have a copy of.
+    pub(crate) homebrew: (Utf8PathBuf, Option<Utf8PathBuf>),
+}
+
+impl Bounds {
+    /// Whether a request is one that may be answered at all.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(crate) fn check(&self, request: &Request) -> Result<(), String> {
+        match request {
+            Request::Prepare {
+                account, homebrew, ..
+            } => {
+                if let Some(order) = homebrew {
+                    let (usual, named) = &self.homebrew;
+                    let found =
+                        HostBrew::locate(usual, named.as_deref()).map_err(|error| crate::chain(&error))?;
+                    if found.is_none_or(|found| found.prefix() != order.host) {
+                        return Err(format!(
+                            "`{}` is not the Homebrew prefix of this host",
+                            order.host
+                        ));
+                    }
+                }
+                self.all(account.iter())
+            }
+            Request::Launch(plan) => self.all(plan.account.iter()),
+            Request::Scrub {
+                account,
+                acquisitions,
+                ..
+            } => {
+                self.all(account.iter())?;
+                acquisitions.iter().try_for_each(|held| self.held(held))
+            }
+            Request::Usage { uid, .. } => uid.map_or(Ok(()), |uid| self.uid(uid)),
+            Request::Canary { slots, .. } => self.all(slots.iter().map(|slot| &slot.account)),
+            Request::Entrance { account, .. } => self.all(std::iter::once(account)),
+            // These build every path and choose every account themselves.
+            Request::Signal { .. }
+            | Request::Folders
+            | Request::Compare
+            | Request::CloseEntrance { .. }
+            | Request::Look { .. }
+            | Request::Secrets
+            | Request::Prune { .. }
+            | Request::Tell { .. }
+            | Request::Attend { .. }
+            | Request::Guest { .. } => Ok(()),
+        }
+    }
+
+    fn held(&self, held: &Acquisition) -> Result<(), String> {
+        match held {
+            Acquisition::Processes { uid, exclusive: true } => self.uid(*uid),
+            Acquisition::UserDomain { account } => self.account(account),
+            Acquisition::Processes { .. }
+            | Acquisition::Group
+            | Acquisition::Profile
+            | Acquisition::Homebrew { .. }
+            | Acquisition::Runner { .. }
+            | Acquisition::Workspace
+            | Acquisition::Vm { .. } => Ok(()),
+        }
+    }
+
+    fn all<'a>(&self, mut accounts: impl Iterator<Item = &'a Account>) -> Result<(), String> {
+        accounts.try_for_each(|account| self.account(account))
+    }
+
+    /// Whether the account is one of the family, as the system knows it. Without root there is nobody to become.
+    fn account(&self, account: &Account) -> Result<(), String> {
+        if self.accounts.contains(account) || self.patron.as_ref() == Some(account) {
+            return Ok(());
+        }
+        // One that has a slot no more may still have something to be torn down.
+        let known = users::get_user_by_name(&account.name);
+        let is_it =
+            known.is_some_and(|user| (user.uid(), user.primary_group_id()) == (account.uid, account.gid));
+        match self.is_of_family(&account.name) && is_it && account.uid != 0 {
+            true => Ok(()),
+            false => Err(format!(
+                "account `{}` with uid {} and gid {} is none that jobs run as",
+                account.name, account.uid, account.gid
+            )),
+        }
+    }
+
+    /// The same, of an account by its number.
+    fn uid(&self, uid: u32) -> Result<(), String> {
+        if self.accounts.iter().any(|account| account.uid == uid) {
+            return Ok(());
+        }
+        let known = users::get_user_by_uid(uid);
+        let name = known.as_ref().and_then(|user| user.name().to_str());
+        match uid != 0 && name.is_some_and(|name| self.is_of_family(name)) {
+            true => Ok(()),
+            false => Err(format!("uid {uid} is none that jobs run as")),
+        }
+    }
+
+    /// Whether a name is that of the family or of one of its slots. See [`crate::host::accounts`].
+    fn is_of_family(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(self.family.as_str());
+        rest.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::JobId;
+    use crate::slot::Slot;
+    use crate::workspace::homebrew::{Layout, Order};
+
+    fn account(name: &str, uid: u32) -> Account {
+        let name = name.to_owned();
+        Account { name, uid, gid: 450 }
+    }
+
+    fn bounds() -> Bounds {
+        Bounds {
+            family: "_ephemerd".to_owned(),
+            accounts: vec![account("_ephemerd1", 451), account("_ephemerd2", 452)],
+            patron: Some(account("builder", 501)),
+            homebrew: ("/nowhere/usual".into(), None),
+        }
+    }
+
+    fn job() -> JobId {
+        "0a1b2c3d4e5".parse().unwrap()
+    }
+
+    /// Every request that names an account.
+    fn naming(account: &Account) -> Vec<Request> {
+        let slot = Slot {
+            index: 1,
+            account: account.clone(),
+            first_port: 1,
+            last_port: 2,
+        };
+        let scrub = |account: Option<Account>, acquisitions| Request::Scrub {
+            job: job(),
+            account,
+            acquisitions,
+            keep: false,
+        };
+        let uid = account.uid;
+        vec![
+            Request::Prepare {
+                job: job(),
+                account: Some(account.clone()),
+                homebrew: None,
+                runner: None,
+            },
+            scrub(Some(account.clone()), vec![]),
+            scrub(None, vec![Acquisition::Processes { uid, exclusive: true }]),
+            scrub(
+                None,
+                vec![Acquisition::UserDomain {
+                    account: account.clone(),
+                }],
+            ),
+            Request::Usage {
+                job: job(),
+                uid: Some(uid),
+                disk: false,
+            },
+            Request::Canary {
+                slots: vec![slot],
+                avoid: vec![],
+            },
+            Request::Entrance {
+                slot: 1,
+                account: account.clone(),
+            },
+        ]
+    }
+
+    #[test]
+    fn accounts_that_are_no_jobs_are_refused_wherever_they_are_named() {
+        let own = account("_ephemerd1", 451);
+        for request in naming(&own) {
+            assert_eq!(bounds().check(&request), Ok(()), "{request:?}");
+        }
+        let strangers = [
+            account("root", 0),
+            // The number is another's than the name says.
+            account("_ephemerd1", 0),
+            // Nobody of this host's; the family's name is no more than a name.
+            account("_ephemerd7", 4_000_000),
+            account("_ephemerd1x", 4_000_001),
+            account("nobody", 65_534),
+        ];
+        for stranger in strangers {
+            for request in naming(&stranger) {
+                assert!(bounds().check(&request).is_err(), "{request:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_homebrew_that_is_not_the_hosts_is_not_copied_for_a_job() {
+        let request = Request::Prepare {
+            job: job(),
+            account: None,
+            homebrew: Some(Order {
+                host: "/root".into(),
+                layout: Layout::Links,
+                slot: 1,
+            }),
+            runner: None,
+        };
+        let refused = bounds().check(&request).unwrap_err();
+        assert!(
+            refused.contains("`/root` is not the Homebrew prefix"),
+            "{refused}"
+        );
+    }
+}

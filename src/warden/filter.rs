@@ -1,0 +1,46 @@
+//! The process that holds the packet filter for a daemon: a child of the warden, so that nothing waits for the tools of the
+//! packet filter but who asked. It answers straight to the dispatcher.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+
+use nix::unistd::{ForkResult, fork};
+
+use super::serve::Warden;
+use super::{Reply, wire};
+use crate::host::egress::EgressError;
+use crate::host::egress::filter::Filter;
+
+impl Warden {
+    /// Starts the process, which ends when the returned end of its socket is closed. Its pid, and that end.
+    ///
+    /// # Errors
+    /// The system refuses another process.
+    pub(super) fn start_filter(&self, filter: &mut Filter) -> io::Result<(i32, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        // SAFETY: this process has one thread, so the child may do whatever it likes.
+        match unsafe { fork() }? {
+            ForkResult::Parent { child } => Ok((child.as_raw(), ours)),
+            ForkResult::Child => {
+                drop(ours);
+                let served = self.compare_for(&theirs, filter);
+                // SAFETY: ends the child without running the parent's destructors.
+                unsafe { libc::_exit(i32::from(served.is_err())) }
+            }
+        }
+    }
+
+    fn compare_for(&self, asked: &UnixStream, filter: &mut Filter) -> io::Result<()> {
+        while let Some((number, _)) = wire::receive::<u64>(asked)? {
+            let reply = match filter.compare() {
+                Ok(compared) => Reply::Compared(compared),
+                Err(EgressError::Lost { why }) => Reply::Lost { why },
+                Err(error) => Reply::Failed {
+                    reason: crate::chain(&error),
+                },
+            };
+            self.reply_with(number, reply, &[])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,329 @@
+//! The daemon's first process: makes ready what takes root, starts the dispatcher without it, and is its warden from then on.
+//!
+//! ```text
+//!   ephemerd run (root): the warden ──┬── the dispatcher: as the service's account, no capability, fenced in
+//!                                     ├── the steward: runs programs of the host's
+//!                                     │      └── the packet filter's process
+//!                                     └── jobs and workers
+//! ```
+//!
+//! Signals come to the warden, which passes them on; so do the exit code and, where it goes to a file, the log of the
+//! dispatcher the other way.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::{ForkResult, Pid, fork, setpgid};
+
+use super::Reply;
+use super::bounds::Bounds;
+use super::client::is_readable;
+use super::post::{Front, Post};
+use super::serve::{Warden, noted, notice};
+use crate::config::{Config, Listen};
+use crate::control::server;
+use crate::daemon::ground::{self, Ground};
+use crate::daemon::start::{self, Claim, StartError, egress_slots, slots};
+use crate::host::egress::filter::Filter;
+use crate::host::logfile::LogFile;
+use crate::host::{Host, Os, command, os};
+use crate::slot::Account;
+use crate::vm::hands::Hands;
+use crate::workspace::homebrew::LINUXBREW;
+
+/// The signals that are the dispatcher's to obey.
+const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// How long a dispatcher may take to end that says nothing more.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why there is no daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// The host is not ready for it.
+    #[error(transparent)]
+    Start(Box<StartError>),
+    /// A socket of its cannot be made.
+    #[error("could not listen on `{path}`")]
+    Listen {
+        /// The socket.
+        path: Utf8PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refuses what it needs.
+    #[error("could not {doing}")]
+    System {
+        /// What, as a verb.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl From<StartError> for SuperviseError {
+    fn from(error: StartError) -> Self {
+        Self::Start(Box::new(error))
+    }
+}
+
+fn system(doing: &'static str) -> impl FnOnce(io::Error) -> SuperviseError {
+    move |source| SuperviseError::System { doing, source }
+}
+
+/// How the dispatcher is started.
+#[derive(Debug)]
+pub struct Orders<'a> {
+    /// This program.
+    pub program: &'a Utf8Path,
+    /// Its arguments as the dispatcher.
+    pub args: Vec<String>,
+    /// The configuration file, where one was named.
+    pub config_file: Option<Utf8PathBuf>,
+    /// Where the log goes, if not to standard error.
+    pub log: Option<LogFile>,
+}
+
+/// Runs a daemon until it was told to stop and has, or until its dispatcher has failed; the dispatcher's exit code. Nothing
+/// of any job's runs any more then.
+///
+/// # Errors
+/// The daemon cannot be started; then nothing is left behind.
+pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8, SuperviseError> {
+    let mut ground = ground::lay(host, config, (orders.program, Claim::Everything))?;
+    let all = slots(config, ground.accounts.as_deref());
+    let data_dir = &config.host.data_dir;
+    let shared = ground.shared_locks(host, config);
+    let (_slots, _locks) = ground::lock(data_dir, shared.as_deref(), all.clone(), Claim::Everything)?;
+    // From here on a signal waits until it can be obeyed, instead of ending us half started.
+    let mut noticed = PASSED_ON.to_vec();
+    noticed.push(Signal::SIGCHLD);
+    let unblocked = notice(&noticed).map_err(system("wait for signals"))?;
+    let mut filter = match ground.has_filter(config) {
+        true => {
+            let every = egress_slots(config, all);
+            Some(Filter::hold(host, config, &every).map_err(StartError::from)?)
+        }
+        // Whoever lets jobs run although it cannot be enforced has said so by name, and the report does.
+        false => {
+            start::open(host, config).map_err(StartError::from)?;
+            None
+        }
+    };
+    let hands = match config.has_vm_backend() {
+        true => Some(Hands::open(host, config, orders.program).map_err(StartError::Vm)?),
+        false => None,
+    };
+    ground.watchdog = os::watchdog();
+    let doors = doors(config)?;
+    // Without root there is nobody to become, and who asks is as we are.
+    let bounds = nix::unistd::geteuid()
+        .is_root()
+        .then(|| bounds(host, config, (hands.as_ref(), ground.accounts.clone())));
+    let (ours, theirs) = UnixStream::pair().map_err(system("make a socket"))?;
+    let mut warden = Warden::new(data_dir, bounds, host, ours).map_err(system("prepare launches"))?;
+    let post = Post {
+        filter: None,
+        hands,
+        config: config.clone(),
+        config_file: orders.config_file.clone(),
+    };
+    // Both must be there before launches are prepared, which takes from this process what they need.
+    let stewardship = (post, filter.as_mut());
+    let (steward, socket) = start_steward(&mut warden, stewardship, (&theirs, &unblocked))
+        .map_err(system("start the steward"))?;
+    let mut front = Front {
+        doors,
+        log: None,
+        steward: Some(socket),
+    };
+    let mut log = None;
+    if let Some(file) = orders.log {
+        let (from, into) = io::pipe().map_err(system("make a pipe"))?;
+        front.log = Some((File::from(OwnedFd::from(from)), file));
+        log = Some(into.into());
+    }
+    let child = command::start_dispatcher(
+        (orders.program, &orders.args),
+        ground.dispatcher.as_ref(),
+        theirs.into(),
+        log,
+    )
+    .map_err(system("start the dispatcher"))?;
+    let dispatcher = i32::try_from(child.id()).unwrap_or(i32::MAX);
+    warden.front = Some(front);
+    let code = warden
+        .prepare_launches()
+        .and_then(|()| run(&mut warden, (&unblocked, &ground), (dispatcher, steward)))
+        .map_err(system("serve the dispatcher"));
+    if let Some(front) = &mut warden.front {
+        for (path, _) in &front.doors {
+            let _ = std::fs::remove_file(path);
+        }
+        front.steward = None;
+    }
+    warden.end_all();
+    code
+}
+
+/// Starts the process that runs programs of the host's for the daemon, and by it that of the packet filter. `theirs` is the
+/// dispatcher's end of the socket, which is nobody else's. The steward's pid, and where it takes requests.
+fn start_steward(
+    warden: &mut Warden,
+    (post, filter): (Post, Option<&mut Filter>),
+    (theirs, unblocked): (&UnixStream, &SigSet),
+) -> io::Result<(i32, UnixStream)> {
+    let (ours, requests) = UnixStream::pair()?;
+    // SAFETY: this process has one thread, so the child may do whatever it likes.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok((child.as_raw(), ours)),
+        ForkResult::Child => {
+            drop(ours);
+            // SAFETY: this process never uses it; it ends without dropping it.
+            unsafe { libc::close(theirs.as_raw_fd()) };
+            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+            let served = steward(warden, (post, filter), requests, unblocked);
+            // SAFETY: ends the child without running the parent's destructors.
+            unsafe { libc::_exit(i32::from(served.is_err())) }
+        }
+    }
+}
+
+fn steward(
+    warden: &mut Warden,
+    (mut post, filter): (Post, Option<&mut Filter>),
+    requests: UnixStream,
+    unblocked: &SigSet,
+) -> io::Result<()> {
+    let filter = filter.map(|filter| warden.start_filter(filter)).transpose()?;
+    let (pid, socket) = filter.unzip();
+    post.filter = socket;
+    warden.post = Some(post);
+    warden.socket = requests;
+    warden.serve(unblocked, |warden| {
+        if warden.ended.iter().any(|(ended, _)| Some(*ended) == pid) {
+            // Nobody answers for the packet filter any more, and no job may go on without.
+            let _ = warden.link.shutdown(std::net::Shutdown::Both);
+        }
+        warden.ended.clear();
+    })
+}
+
+/// Serves one dispatcher to its end; its exit code.
+fn run(
+    warden: &mut Warden,
+    (unblocked, ground): (&SigSet, &Ground),
+    (dispatcher, steward): (i32, i32),
+) -> io::Result<u8> {
+    greet(warden, ground)?;
+    warden.serve(unblocked, |warden| {
+        for signal in noted(&PASSED_ON) {
+            let _ = kill(Pid::from_raw(dispatcher), signal);
+        }
+        if warden.ended.iter().any(|(pid, _)| *pid == steward) {
+            tracing::error!("the steward of the daemon has ended, and the daemon with it");
+            let _ = kill(Pid::from_raw(dispatcher), Signal::SIGKILL);
+        }
+        // What else has ended were workers.
+        warden
+            .ended
+            .retain(|(pid, _)| [dispatcher, steward].contains(pid));
+    })?;
+    Ok(code_of(ended(warden, dispatcher)?))
+}
+
+/// Says first what the dispatcher stands on, and hands over the doors and what tells of changes of the network.
+fn greet(warden: &Warden, ground: &Ground) -> io::Result<()> {
+    let changes = match ground.is_root() {
+        true => os::network_changes().unwrap_or_default(),
+        false => vec![],
+    };
+    let doors = warden
+        .front
+        .iter()
+        .flat_map(|front| front.doors.iter().map(|(_, door)| door));
+    let descriptors: Vec<BorrowedFd<'_>> = doors.chain(&changes).map(AsFd::as_fd).collect();
+    warden.reply_with(0, Reply::Hello(Box::new(ground.clone())), &descriptors)
+}
+
+/// Waits for the end of a dispatcher that says nothing more; how it ended.
+fn ended(warden: &mut Warden, dispatcher: i32) -> io::Result<i32> {
+    let of_it = |warden: &Warden| {
+        let found = warden.ended.iter().find(|(pid, _)| *pid == dispatcher);
+        found.map(|(_, status)| *status)
+    };
+    if of_it(warden).is_none() && os::wait_for_end(dispatcher, Instant::now() + END_WITHIN).is_err() {
+        let _ = kill(Pid::from_raw(dispatcher), Signal::SIGKILL);
+        os::wait_for_end(dispatcher, Instant::now() + END_WITHIN)?;
+    }
+    warden.reap();
+    warden.pump_log();
+    of_it(warden).ok_or_else(|| io::Error::other("nobody knows how the dispatcher ended"))
+}
+
+/// The exit code of a process that ended in this way.
+fn code_of(status: i32) -> u8 {
+    use std::os::unix::process::ExitStatusExt;
+    let status = std::process::ExitStatus::from_raw(status);
+    match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(1),
+        (None, signal) => {
+            let signal = signal.unwrap_or_default();
+            tracing::error!(signal, "the dispatcher was killed, and its jobs with it");
+            1
+        }
+    }
+}
+
+/// The sockets at which the daemon is asked. They are there as long as this process is.
+fn doors(config: &Config) -> Result<Vec<(Utf8PathBuf, OwnedFd)>, SuperviseError> {
+    let page = match &config.control.listen {
+        Some(Listen::Unix(path)) => Some(path),
+        Some(Listen::Tcp(_)) | None => None,
+    };
+    let paths = std::iter::once(&config.control.socket).chain(page);
+    paths
+        .map(|path| match server::listen(path, &config.control.admin_group) {
+            Ok(door) => Ok((path.clone(), door.into())),
+            Err(source) => Err(SuperviseError::Listen {
+                path: path.clone(),
+                source,
+            }),
+        })
+        .collect()
+}
+
+fn bounds(host: &Host, config: &Config, (hands, accounts): (Option<&Hands>, Option<Vec<Account>>)) -> Bounds {
+    let usual = match host.os {
+        Os::Linux => LINUXBREW.into(),
+        Os::MacOs => host.homebrew.clone(),
+    };
+    let patron = hands.and_then(|hands| hands.attendant.patron.as_ref());
+    Bounds {
+        patron: patron.map(|patron| patron.account.clone()),
+        homebrew: (usual, config.native.homebrew_prefix.clone()),
+        family: config.host.account.clone(),
+        accounts: accounts.unwrap_or_default(),
+    }
+}
+
+impl Warden {
+    /// Moves what the dispatcher has logged on to the log.
+    pub(super) fn pump_log(&mut self) {
+        let Some((from, log)) = self.front.as_mut().and_then(|front| front.log.as_mut()) else {
+            return;
+        };
+        let mut buffer = [0; 16 * 1024];
+        while is_readable(from.as_fd())
+            && let Ok(got @ 1..) = from.read(&mut buffer)
+        {
+            // A log that cannot be written must not keep the daemon from its work.
+            let _ = log.write_all(&buffer[..got]);
+        }
+    }
+}

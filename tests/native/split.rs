@@ -1,0 +1,121 @@
+//! The two halves of a daemon: what faces the network is not root, has no way to become it, and owns what is its own.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use ephemerd::job::Outcome;
+use nix::unistd::{Gid, Uid, User};
+
+use crate::harness::{Daemon, command, out, processes_of, said, status_field};
+
+/// A field of a process's status, in words.
+fn field(pid: i32, name: &str) -> Vec<String> {
+    let text = status_field(pid, name).unwrap();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_dispatcher_is_the_services_account_without_a_capability_and_without_a_way_to_one() {
+    let daemon = Daemon::start("");
+    let service = User::from_name(daemon.site().family.name).unwrap().unwrap();
+    let pid = daemon.pid();
+    let (uid, gid) = (service.uid.to_string(), service.gid.to_string());
+    assert_eq!(field(pid, "Uid"), [uid.as_str(); 4]);
+    assert_eq!(field(pid, "Gid"), [gid.as_str(); 4]);
+    assert_eq!(field(pid, "Groups"), Vec::<String>::new());
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        let bits = field(pid, set).concat();
+        assert!(bits.bytes().all(|bit| bit == b'0'), "{set} {bits}");
+    }
+    assert_eq!(field(pid, "NoNewPrivs"), ["1"]);
+    // The control: its warden has what it takes, and cannot hand any of it on by executing something.
+    let warden = daemon.warden();
+    assert_eq!(field(warden, "Uid"), ["0"; 4]);
+    assert_ne!(field(warden, "CapEff"), ["0000000000000000"]);
+    assert_eq!(field(warden, "CapBnd"), ["0000000000000000"]);
+    // And between the two a job runs as an account of its own.
+    let job = daemon.script("echo $(id -un); sleep 1000");
+    daemon.wait_for_output(&job, &format!("{}1", daemon.site().family.name));
+    assert_ne!(processes_of(daemon.site().family.uid(1)), Vec::<i32>::new());
+    daemon.cli(&["cancel", job.as_str()]);
+    assert_eq!(daemon.outcome(&job), Outcome::Cancelled);
+}
+
+#[test]
+fn what_is_the_owners_is_not_the_dispatchers_to_write() {
+    let daemon = Daemon::start("");
+    let service = User::from_name(daemon.site().family.name).unwrap().unwrap();
+    let data = &daemon.site().data_dir;
+    let owner = |path: &str| {
+        let found = fs::metadata(data.join(path)).unwrap();
+        (Uid::from_raw(found.uid()), found.mode() & 0o7777)
+    };
+    for (part, mode) in [("state", 0o700), ("logs", 0o700), ("runners", 0o700)] {
+        assert_eq!(owner(part), (service.uid, mode), "{part}");
+    }
+    for (part, mode) in [
+        (".", 0o711),
+        ("host", 0o711),
+        ("native", 0o711),
+        ("run", 0o711),
+        ("kept", 0o700),
+        ("templates", 0o700),
+    ] {
+        assert_eq!(owner(part), (Uid::from_raw(0), mode), "{part}");
+    }
+    let attempt = |path: &str| {
+        let script = format!("echo mine > {}", data.join(path));
+        let (uid, gid) = (service.uid.as_raw().to_string(), service.gid.as_raw().to_string());
+        command("setpriv")
+            .args([
+                "--reuid",
+                &uid,
+                "--regid",
+                &gid,
+                "--clear-groups",
+                "sh",
+                "-c",
+                &script,
+            ])
+            .output()
+            .unwrap()
+    };
+    for path in ["host/enabled.json", "native/planted", "run/planted", "planted"] {
+        let output = attempt(path);
+        assert!(!output.status.success(), "{path}: {}", said(&output));
+        assert!(!data.join(path).exists(), "{path}");
+    }
+    // The control: what is its own it does write.
+    let output = attempt("state/note");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(
+        fs::metadata(data.join("state/note")).unwrap().gid(),
+        Gid::as_raw(service.gid)
+    );
+}
+
+#[test]
+fn a_dispatcher_that_is_started_by_nobody_says_so() {
+    let daemon = Daemon::start("");
+    let output = daemon.cli(&["__dispatch"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(out(&output), "");
+}
+
+#[test]
+fn root_reads_the_ledger_of_a_running_dispatcher_and_leaves_it_the_dispatchers() {
+    let daemon = Daemon::start("");
+    let job = daemon.script("true");
+    assert_eq!(daemon.outcome(&job), Outcome::Exited { code: 0 });
+    let output = daemon.cli(&["prune", "--dry-run"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let service = User::from_name(daemon.site().family.name).unwrap().unwrap();
+    for entry in daemon.site().data_dir.join("state").read_dir_utf8().unwrap() {
+        let path = entry.unwrap().into_path();
+        assert_eq!(fs::metadata(&path).unwrap().uid(), service.uid.as_raw(), "{path}");
+    }
+    assert_eq!(
+        daemon.outcome(&daemon.script("exit 3")),
+        Outcome::Exited { code: 3 }
+    );
+}
