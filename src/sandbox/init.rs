@@ -72,7 +72,7 @@ fn apply(
     }
     // The scheduler shares the processors out by session where autogroups are on (sched(7)).
     nix::unistd::setsid().step("session")?;
-    mounts::build(policy, plan.account.is_some())?;
+    mounts::build(policy, plan.account.as_ref().map(|account| account.uid))?;
     nix::unistd::sethostname("ephemerd").step("hostname")?;
     identity::loopback_up(policy.network).step("loopback")?;
     identity::limits(plan.limits)?;

@@ -22,6 +22,9 @@ pub const CAPACITY: i32 = 75;
 /// The backend is not set up as it must be, and trying again changes nothing: `EX_CONFIG`.
 pub const SETUP: i32 = 78;
 
+/// Variables by which a tool is told of these two.
+pub const CODES: [&str; 2] = ["EPHEMERD_EXIT_CAPACITY", "EPHEMERD_EXIT_SETUP"];
+
 /// What shells end with when there is no such program.
 const NO_PROGRAM: i32 = 127;
 
@@ -80,10 +83,9 @@ impl Tools<'_> {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut spec = CommandSpec::new(tool.into(), &args, timeout);
         spec.env = backend.env.clone();
-        spec.env
-            .insert("EPHEMERD_EXIT_CAPACITY".to_owned(), CAPACITY.to_string());
-        spec.env
-            .insert("EPHEMERD_EXIT_SETUP".to_owned(), SETUP.to_string());
+        for (name, code) in CODES.into_iter().zip([CAPACITY, SETUP]) {
+            spec.env.insert(name.to_owned(), code.to_string());
+        }
         spec
     }
 

@@ -5,12 +5,24 @@
 //! else, a path of its choice written or removed, or another account's processes killed. What a launch shows to a job is
 //! the dispatcher's to say, and is still opened as the job's account.
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Component, Utf8PathBuf};
 
 use super::Request;
 use crate::job::Acquisition;
+use crate::profile::policy::{Access, PathRule};
+use crate::sandbox::launch::Confinement;
 use crate::slot::Account;
 use crate::workspace::homebrew::HostBrew;
+
+/// The devices that the profiles show (profiles/linux/10-devices.toml).
+const DEVICES: [&str; 6] = [
+    "/dev/full",
+    "/dev/null",
+    "/dev/random",
+    "/dev/tty",
+    "/dev/urandom",
+    "/dev/zero",
+];
 
 /// What there is to be had.
 #[derive(Debug, Clone)]
@@ -48,7 +60,12 @@ impl Bounds {
                 }
                 self.all(account.iter())
             }
-            Request::Launch(plan) => self.all(plan.account.iter()),
+            Request::Launch(plan) => {
+                if let Confinement::Linux(policy) = &plan.confinement {
+                    policy.paths.iter().try_for_each(shown)?;
+                }
+                self.all(plan.account.iter())
+            }
             Request::Scrub {
                 account,
                 acquisitions,
@@ -127,6 +144,24 @@ impl Bounds {
     fn is_of_family(&self, name: &str) -> bool {
         let rest = name.strip_prefix(self.family.as_str());
         rest.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+}
+
+/// Whether root may act upon a rule of a job's view: no way leads back up, and a device is one that every job may have.
+fn shown(rule: &PathRule) -> Result<(), String> {
+    let source = rule.source.as_ref().unwrap_or(&rule.path);
+    let is_plain = |path: &Utf8PathBuf| {
+        let is_up = |part| matches!(part, Utf8Component::ParentDir);
+        path.is_absolute() && !path.components().any(is_up)
+    };
+    if let Some(path) = [&rule.path, source].into_iter().find(|path| !is_plain(path)) {
+        return Err(format!("`{path}` is no plain path"));
+    }
+    match rule.access {
+        Access::Device if !DEVICES.contains(&source.as_str()) => {
+            Err(format!("`{source}` is no device of a job's"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -220,6 +255,33 @@ mod tests {
             for request in naming(&stranger) {
                 assert!(bounds().check(&request).is_err(), "{request:?}");
             }
+        }
+    }
+
+    #[test]
+    fn of_the_hosts_devices_a_job_is_shown_a_few_and_no_rule_leads_back_up() {
+        let rule = |path: &str, access, source: Option<&str>| PathRule {
+            path: path.into(),
+            access,
+            source: source.map(Into::into),
+            target: None,
+            size_mib: None,
+            optional: false,
+            why: String::new(),
+        };
+        assert_eq!(shown(&rule("/dev/null", Access::Device, None)), Ok(()));
+        assert_eq!(
+            shown(&rule("/etc/hosts", Access::Read, Some("/etc/hosts"))),
+            Ok(())
+        );
+        for (path, access, source) in [
+            ("/dev/mem", Access::Device, None),
+            ("/dev/null", Access::Device, Some("/dev/sda")),
+            ("/a/../b", Access::Link, None),
+            ("/work", Access::Write, Some("/srv/../etc")),
+            ("etc", Access::Read, None),
+        ] {
+            assert!(shown(&rule(path, access, source)).is_err(), "{path} {source:?}");
         }
     }
 

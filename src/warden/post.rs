@@ -1,7 +1,7 @@
 //! What only the warden of a daemon is asked: the packet filter, what manifests ask of the host, guests, and the service
 //! manager. A single command's dispatcher is whoever started it, and does all of that itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,6 +14,7 @@ use super::{News, Reply, Request, wire};
 use crate::config::Config;
 use crate::daemon::check::Asked;
 use crate::github::admission::hook::Place;
+use crate::host::command::CommandSpec;
 use crate::host::logfile::LogFile;
 use crate::host::provision::answer::answer_all;
 use crate::host::prune::{PruneError, Pruned};
@@ -23,7 +24,9 @@ use crate::job::{JobId, Repo};
 use crate::provision::manifest;
 use crate::provision::question::View;
 use crate::slot::Account;
+use crate::vm::Backend;
 use crate::vm::hands::Hands;
+use crate::vm::stage::CODES;
 
 /// What the first process of a daemon has besides.
 #[derive(Debug)]
@@ -51,12 +54,29 @@ pub(crate) struct Post {
 }
 
 impl Post {
+    /// Whether a tool's environment is one that a backend has by the configuration. It is its attendant's, too, which is
+    /// root, so that nobody else has a word in it.
+    fn is_of_backend(&self, spec: &CommandSpec) -> bool {
+        let own = |env: &BTreeMap<String, String>| -> BTreeMap<String, String> {
+            let mut env = env.clone();
+            env.retain(|name, _| !CODES.contains(&name.as_str()));
+            env
+        };
+        let asked = own(&spec.env);
+        let is_it = |backend: &Backend| own(&backend.env) == asked;
+        spec.home.is_none() && self.config.vm.backends.values().any(is_it)
+    }
+
     /// Reads the configuration anew, as the dispatcher has. One that cannot be read is no other.
     fn read_again(&mut self, host: &Host, data_dir: &Utf8Path) -> Result<(), String> {
         let loaded = crate::config::load_or_default(self.config_file.as_deref(), host.os);
-        self.config = loaded.map_err(|error| crate::chain(&error))?.config;
-        // Which waits for a restart.
+        let before = std::mem::replace(
+            &mut self.config,
+            loaded.map_err(|error| crate::chain(&error))?.config,
+        );
+        // Which wait for a restart.
         self.config.host.data_dir = data_dir.to_owned();
+        self.config.vm = before.vm;
         Ok(())
     }
 }
@@ -119,6 +139,9 @@ impl Warden {
                 let Some(hands) = &post.hands else {
                     return self.reply(number, refused("no guests are made here"));
                 };
+                if !post.is_of_backend(&spec) {
+                    return self.reply(number, refused("this is no environment of a backend's"));
+                }
                 match hands.attendant.start_for(&spec, descriptors) {
                     Ok(pid) => {
                         self.tools.insert(pid, number);

@@ -3,6 +3,7 @@
 //! Sources are opened as detached mounts first, while the host's tree is still whole, and then attached in
 //! order of depth, so that a rule below another one wins, just as the policy decides.
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -38,9 +39,39 @@ enum Piece {
     Cover,
 }
 
-/// Builds the view that `policy` describes and enters it. `nodes` says whether device nodes can be made, which
-/// takes real root; without it they are shown as mounts, which takes several times longer.
-pub(super) fn build(policy: &Policy, nodes: bool) -> Result<(), StepError> {
+/// The view while it is built.
+struct Stage {
+    root: OwnedFd,
+    /// Whose job it is for, where this process is root.
+    uid: Option<u32>,
+    /// Device numbers of file systems that were made for it.
+    ours: RefCell<Vec<u64>>,
+}
+
+impl Stage {
+    /// Notes a file system that was made for the view.
+    fn is_ours(&self, mount: &OwnedFd) -> Result<(), Errno> {
+        let device = rustix::fs::fstat(mount)?.st_dev;
+        self.ours.borrow_mut().push(device);
+        Ok(())
+    }
+
+    /// Whether something may be made in a folder: in a file system of the view's own, or where the job's account could do
+    /// it itself. Root makes nothing in a folder of the host's that a rule shows, whatever the rules beneath it say.
+    fn may_make(&self, parent: &OwnedFd) -> Result<(), Errno> {
+        let Some(uid) = self.uid else { return Ok(()) };
+        let found = rustix::fs::fstat(parent)?;
+        match found.st_uid == uid || self.ours.borrow().contains(&found.st_dev) {
+            true => Ok(()),
+            false => Err(Errno::PERM),
+        }
+    }
+}
+
+/// Builds the view that `policy` describes and enters it. `uid` is the user of the job where this process is real root,
+/// which makes device nodes; without it they are shown as mounts, which takes several times longer.
+pub(super) fn build(policy: &Policy, uid: Option<u32>) -> Result<(), StepError> {
+    let nodes = uid.is_some();
     // The modes below are meant as they stand.
     rustix::process::umask(Mode::empty());
     // Nothing that happens here may reach the host's mounts, nor theirs this view.
@@ -53,12 +84,19 @@ pub(super) fn build(policy: &Policy, nodes: bool) -> Result<(), StepError> {
             pieces.push((rule, piece));
         }
     }
-    let root = new_root(policy.view).step(STEP)?;
-    attach(&root, CWD, STAGE).map_err(|e| about(Utf8Path::new(STAGE), e))?;
+    let stage = Stage {
+        root: new_root(policy.view).step(STEP)?,
+        uid,
+        ours: RefCell::default(),
+    };
+    if policy.view == View::Listed {
+        stage.is_ours(&stage.root).step(STEP)?;
+    }
+    attach(&stage.root, CWD, STAGE).map_err(|e| about(Utf8Path::new(STAGE), e))?;
 
     let mut covers = Vec::new();
     for (rule, piece) in pieces {
-        let covered = place(policy, &root, rule, piece).map_err(|e| about(&rule.path, e))?;
+        let covered = place(policy, &stage, rule, piece).map_err(|e| about(&rule.path, e))?;
         covers.extend(covered);
     }
     // Covers hold the mount points of rules beneath them, so they become read-only only now.
@@ -66,9 +104,9 @@ pub(super) fn build(policy: &Policy, nodes: bool) -> Result<(), StepError> {
         set_attributes(cover.as_fd(), READ_ONLY, false).step(STEP)?;
     }
     if policy.view == View::Listed {
-        set_attributes(root.as_fd(), READ_ONLY, false).step(STEP)?;
+        set_attributes(stage.root.as_fd(), READ_ONLY, false).step(STEP)?;
     }
-    enter(&root).step(STEP)
+    enter(&stage.root).step(STEP)
 }
 
 fn about(path: &Utf8Path, error: Errno) -> StepError {
@@ -194,38 +232,37 @@ fn new_root(view: View) -> Result<OwnedFd, Errno> {
 }
 
 /// Puts a piece at the rule's path below `root`; returns the mounts that must become read-only at the end.
-fn place(policy: &Policy, root: &OwnedFd, rule: &PathRule, piece: Piece) -> Result<Option<OwnedFd>, Errno> {
+fn place(policy: &Policy, stage: &Stage, rule: &PathRule, piece: Piece) -> Result<Option<OwnedFd>, Errno> {
     if rule.path.file_name().is_none() {
         // `/` itself: the root of the view is what it is.
         return Ok(None);
     }
+    if let (Access::Scratch, Piece::Mount { mount, .. }) = (rule.access, &piece) {
+        stage.is_ours(mount)?;
+    }
     if is_ours(policy, &rule.path) {
-        return place_in_skeleton(root, &rule.path, piece).map(|()| None);
+        return place_in_skeleton(&stage.root, &rule.path, piece).map(|()| None);
     }
     match piece {
         Piece::Link(target) => {
             let parent = rule.path.parent().unwrap_or(Utf8Path::new("/"));
-            rustix::fs::symlinkat(
-                &target,
-                folder(root, parent)?,
-                rule.path.file_name().unwrap_or_default(),
-            )?;
+            let parent = folder(stage, parent)?;
+            stage.may_make(&parent)?;
+            rustix::fs::symlinkat(&target, parent, rule.path.file_name().unwrap_or_default())?;
             Ok(None)
         }
         Piece::Node(device) => {
             let parent = rule.path.parent().unwrap_or(Utf8Path::new("/"));
-            make_node(
-                &folder(root, parent)?,
-                rule.path.file_name().unwrap_or_default(),
-                device,
-            )?;
+            let parent = folder(stage, parent)?;
+            stage.may_make(&parent)?;
+            make_node(&parent, rule.path.file_name().unwrap_or_default(), device)?;
             Ok(None)
         }
         Piece::Mount { mount, is_folder } => {
-            attach(&mount, mount_point(root, &rule.path, is_folder)?.as_fd(), "")?;
+            attach(&mount, mount_point(stage, &rule.path, is_folder)?.as_fd(), "")?;
             Ok(None)
         }
-        Piece::Cover => cover(policy, root, &rule.path),
+        Piece::Cover => cover(policy, stage, &rule.path),
     }
 }
 
@@ -299,20 +336,21 @@ fn with_parents(root: &OwnedFd, relative: &str, make: impl Fn() -> Result<(), Er
 
 /// Hides what is at `path`. Where nothing is shown there, there is nothing to hide and no name to reveal, unless
 /// a rule beneath needs the folder: then the cover keeps the job from renaming what lies above that rule.
-fn cover(policy: &Policy, root: &OwnedFd, path: &Utf8Path) -> Result<Option<OwnedFd>, Errno> {
+fn cover(policy: &Policy, stage: &Stage, path: &Utf8Path) -> Result<Option<OwnedFd>, Errno> {
     let holds_rules = || {
         policy
             .paths
             .iter()
             .any(|rule| rule.path != path && rule.path.starts_with(path))
     };
-    let point = match below(root, path) {
-        Err(Errno::NOENT) if holds_rules() => folder(root, path)?,
+    let point = match below(&stage.root, path) {
+        Err(Errno::NOENT) if holds_rules() => folder(stage, path)?,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         other => other?,
     };
     if FileType::from_raw_mode(rustix::fs::fstat(&point)?.st_mode) == FileType::Directory {
         let mount = skeleton()?;
+        stage.is_ours(&mount)?;
         attach(&mount, point.as_fd(), "")?;
         return Ok(Some(mount));
     }
@@ -339,7 +377,8 @@ fn below(root: &OwnedFd, path: &Utf8Path) -> Result<OwnedFd, Errno> {
 }
 
 /// Opens the folder `path` below `root`, making what is missing of it.
-fn folder(root: &OwnedFd, path: &Utf8Path) -> Result<OwnedFd, Errno> {
+fn folder(stage: &Stage, path: &Utf8Path) -> Result<OwnedFd, Errno> {
+    let root = &stage.root;
     match below(root, path) {
         Err(Errno::NOENT) => {}
         other => return other,
@@ -347,21 +386,24 @@ fn folder(root: &OwnedFd, path: &Utf8Path) -> Result<OwnedFd, Errno> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return below(root, path);
     };
-    let parent = folder(root, parent)?;
+    let parent = folder(stage, parent)?;
+    stage.may_make(&parent)?;
     rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
     below(root, path)
 }
 
 /// Opens the place for a mount, making an empty folder or file where there is none.
-fn mount_point(root: &OwnedFd, path: &Utf8Path, is_folder: bool) -> Result<OwnedFd, Errno> {
+fn mount_point(stage: &Stage, path: &Utf8Path, is_folder: bool) -> Result<OwnedFd, Errno> {
     if is_folder {
-        return folder(root, path);
+        return folder(stage, path);
     }
+    let root = &stage.root;
     match below(root, path) {
         Err(Errno::NOENT) => {}
         other => return other,
     }
-    let parent = folder(root, path.parent().unwrap_or(Utf8Path::new("/")))?;
+    let parent = folder(stage, path.parent().unwrap_or(Utf8Path::new("/")))?;
+    stage.may_make(&parent)?;
     let name = path.file_name().unwrap_or_default();
     rustix::fs::mknodat(
         &parent,
@@ -415,4 +457,37 @@ fn enter(root: &OwnedFd) -> Result<(), Errno> {
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::chown;
+
+    #[test]
+    fn root_makes_nothing_in_a_folder_of_the_hosts_that_is_shown_to_a_job() {
+        assert!(nix::unistd::geteuid().is_root(), "this test needs root");
+        let keep = tempfile::tempdir().unwrap();
+        let open = |path: &std::path::Path| OwnedFd::from(std::fs::File::open(path).unwrap());
+        let stage = Stage {
+            root: open(keep.path()),
+            uid: Some(61_234),
+            ours: RefCell::default(),
+        };
+        let at = Utf8Path::new("/mine/deeper");
+        assert_eq!(folder(&stage, at).unwrap_err(), Errno::PERM);
+        assert_eq!(mount_point(&stage, at, false).unwrap_err(), Errno::PERM);
+        assert_eq!(std::fs::read_dir(keep.path()).unwrap().count(), 0);
+        // What the account owns it could fill itself, and what was made for the view is nobody else's.
+        chown(keep.path(), Some(61_234), None).unwrap();
+        folder(&stage, Utf8Path::new("/mine")).unwrap();
+        assert_eq!(
+            folder(&stage, at).unwrap_err(),
+            Errno::PERM,
+            "a folder of root's again"
+        );
+        stage.is_ours(&open(keep.path())).unwrap();
+        folder(&stage, at).unwrap();
+        assert!(keep.path().join("mine/deeper").is_dir());
+    }
 }
