@@ -23,7 +23,7 @@ use crate::daemon::listen::Listener;
 use crate::daemon::reload::Reading;
 use crate::daemon::start::{Started, join};
 use crate::daemon::vm::Guests;
-use crate::host::command::accept_signals;
+use crate::host::command::halves::accept_signals;
 use crate::host::logfile::LogFile;
 use crate::host::{Host, Os, os};
 use crate::latest::Latest;
@@ -64,15 +64,15 @@ pub fn run(
         }
     };
     let program = super::own_program()?;
-    let named = config_file.map(|path| ["--config".to_owned(), path.to_string()]);
+    // The dispatcher starts in another folder.
+    let config_file = config_file.map(camino::absolute_utf8).transpose()?;
+    let named = config_file
+        .iter()
+        .flat_map(|path| ["--config".to_owned(), path.to_string()]);
     let orders = Orders {
         program: &program,
-        args: named
-            .into_iter()
-            .flatten()
-            .chain(["__dispatch".to_owned()])
-            .collect(),
-        config_file: config_file.map(Utf8Path::to_owned),
+        args: named.chain(["__dispatch".to_owned()]).collect(),
+        config_file: config_file.clone(),
         log,
     };
     match supervise(host, &loaded.config, orders) {
@@ -88,6 +88,7 @@ pub fn run(
 /// # Errors
 /// It cannot start, or cannot go on.
 pub fn dispatch(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+    os::close_memory().context("could not close the dispatcher's memory to others")?;
     log_to_stderr(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

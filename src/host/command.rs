@@ -5,14 +5,14 @@
 //! before that group is dead: neither a hanging tool nor something it left behind outlives the call.
 
 pub mod attend;
+pub(crate) mod halves;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -23,7 +23,6 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::os;
 use crate::slot::Account;
 
 /// Most bytes kept of each output stream; the rest is read and dropped, so that the program never blocks.
@@ -395,77 +394,6 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> io::Result<Stream> {
         }
     })?;
     Ok(Stream { kept, end })
-}
-
-/// Starts `program` (ephemerd itself) as the warden of `data_dir`, with its end of the socket pair as standard
-/// input, an empty environment, and a process group of its own, so that a terminal's interrupt does not reach
-/// it.
-///
-/// # Errors
-/// The program cannot be started.
-pub(crate) fn start_warden(program: &Utf8Path, data_dir: &Utf8Path, socket: OwnedFd) -> io::Result<Child> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this module is where programs are started"
-    )]
-    let mut command = Command::new(program);
-    command
-        .arg("__warden")
-        .arg("--data-dir")
-        .arg(data_dir)
-        .env_clear()
-        .process_group(0);
-    command.stdin(socket).stdout(Stdio::null()).spawn()
-}
-
-/// Lets every signal through to this process again, after a fork of one that waits for some of them at a time of its choice.
-///
-/// # Errors
-/// The system refuses.
-pub(crate) fn accept_signals() -> io::Result<()> {
-    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-    Ok(sigprocmask(
-        SigmaskHow::SIG_SETMASK,
-        Some(&SigSet::empty()),
-        None,
-    )?)
-}
-
-/// Starts this very program as the dispatcher of a daemon: as `account`, where it has one of its own, without a capability
-/// and without a way to get one, in a process group of its own, so that a terminal's interrupt is told to its warden alone.
-/// It ends with this process. Its standard input is `socket`; where it is to `log` elsewhere, its standard error is that.
-pub(crate) fn start_dispatcher(
-    (program, args): (&Utf8Path, &[String]),
-    account: Option<&Account>,
-    socket: OwnedFd,
-    log: Option<OwnedFd>,
-) -> io::Result<Child> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this module is where programs are started"
-    )]
-    let mut command = Command::new(program);
-    command
-        .args(args)
-        .env_remove("NOTIFY_SOCKET")
-        .env_remove("WATCHDOG_PID")
-        .env_remove("WATCHDOG_USEC")
-        .process_group(0)
-        .stdin(socket)
-        .stdout(Stdio::null());
-    if let Some(log) = log {
-        command.stderr(log);
-    }
-    let ids = account.map(|account| (account.uid, account.gid));
-    if ids.is_some() {
-        // Nothing of whoever started us is this account's.
-        command.env("HOME", "/").current_dir("/");
-    }
-    // Signals stay blocked until it can obey them; see `accept_signals`.
-    let become_it = move || os::become_dispatcher(ids);
-    // SAFETY: this process has one thread, so what is done between fork and exec may be anything.
-    unsafe { command.pre_exec(become_it) };
-    command.spawn()
 }
 
 #[cfg(test)]

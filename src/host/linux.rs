@@ -119,6 +119,11 @@ pub(crate) fn become_dispatcher(ids: Option<(u32, u32)>) -> std::io::Result<()> 
     Ok(prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?)
 }
 
+/// Closes this process's memory and descriptors to others of its account (prctl(2), `PR_SET_DUMPABLE`).
+pub(crate) fn close_memory() -> std::io::Result<()> {
+    Ok(nix::sys::prctl::set_dumpable(false)?)
+}
+
 /// Sockets that become readable when an interface or an address changes, and when somebody changes a table of nftables
 /// (netlink(7)). What they say does not matter.
 pub(crate) fn network_changes() -> std::io::Result<Vec<OwnedFd>> {

@@ -32,6 +32,14 @@ pub(crate) fn network_changes() -> std::io::Result<Vec<OwnedFd>> {
     Ok(vec![socket])
 }
 
+/// Closes this process to debuggers (ptrace(2), `PT_DENY_ATTACH`). Whether that keeps its task port from others of its
+/// account, too, was not tried.
+pub(crate) fn close_memory() -> std::io::Result<()> {
+    // SAFETY: this request takes no pointers and concerns the calling process alone.
+    Errno::result(unsafe { libc::ptrace(libc::PT_DENY_ATTACH, 0, std::ptr::null_mut(), 0) })?;
+    Ok(())
+}
+
 /// The dispatcher has no fence of its own here yet: what it may write is what its account may. Always says so.
 ///
 /// # Errors

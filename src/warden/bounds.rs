@@ -31,7 +31,7 @@ pub(crate) struct Bounds {
     pub(crate) family: String,
     /// Those of the slots, as they were found at the start.
     pub(crate) accounts: Vec<Account>,
-    /// Guests' tools run as this account; the packet filter is tried as it, too.
+    /// Guests' tools run as this account. Nothing is done as it but trying the packet filter.
     pub(crate) patron: Option<Account>,
     /// Where Homebrew usually is and where the configuration says it is, which is what jobs may have a copy of.
     pub(crate) homebrew: (Utf8PathBuf, Option<Utf8PathBuf>),
@@ -75,7 +75,11 @@ impl Bounds {
                 acquisitions.iter().try_for_each(|held| self.held(held))
             }
             Request::Usage { uid, .. } => uid.map_or(Ok(()), |uid| self.uid(uid)),
-            Request::Canary { slots, .. } => self.all(slots.iter().map(|slot| &slot.account)),
+            // Guests that send as it have places of their own.
+            Request::Canary { slots, .. } => {
+                let accounts = slots.iter().map(|slot| &slot.account);
+                self.all(accounts.filter(|account| self.patron.as_ref() != Some(*account)))
+            }
             Request::Entrance { account, .. } => self.all(std::iter::once(account)),
             // These build every path and choose every account themselves.
             Request::Signal { .. }
@@ -111,7 +115,7 @@ impl Bounds {
 
     /// Whether the account is one of the family, as the system knows it. Without root there is nobody to become.
     fn account(&self, account: &Account) -> Result<(), String> {
-        if self.accounts.contains(account) || self.patron.as_ref() == Some(account) {
+        if self.accounts.contains(account) {
             return Ok(());
         }
         // One that has a slot no more may still have something to be torn down.
@@ -140,10 +144,11 @@ impl Bounds {
         }
     }
 
-    /// Whether a name is that of the family or of one of its slots. See [`crate::host::accounts`].
+    /// Whether a name is that of an account of a slot; the family's own name is the dispatcher's. See
+    /// [`crate::host::accounts`].
     fn is_of_family(&self, name: &str) -> bool {
         let rest = name.strip_prefix(self.family.as_str());
-        rest.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+        rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
     }
 }
 
@@ -250,11 +255,22 @@ mod tests {
             account("_ephemerd7", 4_000_000),
             account("_ephemerd1x", 4_000_001),
             account("nobody", 65_534),
+            // The dispatcher's own.
+            account("_ephemerd", 450),
         ];
         for stranger in strangers {
             for request in naming(&stranger) {
                 assert!(bounds().check(&request).is_err(), "{request:?}");
             }
+        }
+    }
+
+    #[test]
+    fn as_the_account_of_guests_tools_nothing_is_done_but_trying_the_packet_filter() {
+        let patron = account("builder", 501);
+        for request in naming(&patron) {
+            let is_canary = matches!(request, Request::Canary { .. });
+            assert_eq!(bounds().check(&request).is_ok(), is_canary, "{request:?}");
         }
     }
 

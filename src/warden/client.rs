@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::serve::Numbered;
 use super::{News, Reply, Request, wire};
 use crate::daemon::ground::Ground;
-use crate::host::command;
+use crate::host::command::halves;
 use crate::host::secrets::Secrets;
 
 /// Why the warden did not do what it was asked.
@@ -70,7 +70,7 @@ impl Warden {
     /// The program cannot be started.
     pub fn start(program: &Utf8Path, data_dir: &Utf8Path) -> Result<Self, WardenError> {
         let (ours, theirs) = UnixStream::pair().map_err(WardenError::Start)?;
-        let process = command::start_warden(program, data_dir, theirs.into());
+        let process = halves::start_warden(program, data_dir, theirs.into());
         Self::speak(ours, Some(process.map_err(WardenError::Start)?))
     }
 

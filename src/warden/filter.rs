@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use nix::unistd::{ForkResult, fork};
 
 use super::serve::Warden;
+use super::supervise::HEARING;
 use super::{Reply, wire};
 use crate::host::egress::EgressError;
 use crate::host::egress::filter::Filter;
@@ -18,6 +19,7 @@ impl Warden {
     /// The system refuses another process.
     pub(super) fn start_filter(&self, filter: &mut Filter) -> io::Result<(i32, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
+        ours.set_write_timeout(Some(HEARING))?;
         // SAFETY: this process has one thread, so the child may do whatever it likes.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => Ok((child.as_raw(), ours)),

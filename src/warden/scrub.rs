@@ -26,6 +26,9 @@ use crate::workspace::{self, Place, Workspace};
 /// slot unusable anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Things that are named of what a job left; it may have left any number.
+const MOST: usize = 100;
+
 /// Most bytes that are kept of what a runner logged about itself.
 const RUNNER_LOGS_BYTE: u64 = 5 * 1024 * 1024;
 
@@ -100,6 +103,11 @@ impl Scrub<'_> {
             leftovers.extend(domain::left(self.host, account));
         }
         leftovers.extend(left_behind(self.host, self.workspace, self.account));
+        let more = leftovers.len().saturating_sub(MOST);
+        if more > 0 {
+            leftovers.truncate(MOST);
+            leftovers.push(format!("and {more} more"));
+        }
         Reply::Scrubbed { undone, leftovers }
     }
 

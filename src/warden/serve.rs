@@ -1,5 +1,6 @@
 //! The warden's side: one loop that takes requests and reaps children.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -24,9 +25,10 @@ use crate::github::admission::hook;
 use crate::github::runner::jit::JitConfig;
 use crate::github::runner::tree::{Build, NameError, RUNNERS};
 use crate::host::cgroup::{self, Tree};
+use crate::host::command::halves;
 use crate::host::egress::canary;
 use crate::host::runner::{self, RunnerError};
-use crate::host::{Host, Os, command, entrance, os};
+use crate::host::{Host, Os, entrance, os};
 use crate::job::JobId;
 use crate::sandbox::launch::{Confinement, LaunchPlan, Stop};
 use crate::sandbox::launcher::{First, Launcher};
@@ -67,6 +69,8 @@ pub(super) struct Warden {
     jobs: BTreeMap<JobId, First>,
     /// The requests that wait for the end of a tool of guests, by its attendant.
     pub(super) tools: BTreeMap<i32, u64>,
+    /// The requests that workers do, by their pids.
+    workers: RefCell<BTreeMap<i32, u64>>,
     /// What the first process of a daemon has besides.
     pub(super) front: Option<Front>,
     /// What its steward has.
@@ -85,7 +89,7 @@ pub fn serve(data_dir: &Utf8Path, host: &Host) -> io::Result<()> {
     let mut warden = Warden::new(data_dir, None, host, socket)?;
     warden.prepare_launches()?;
     let unblocked = notice(&[Signal::SIGCHLD])?;
-    warden.serve(&unblocked, |_| {})?;
+    warden.serve(&unblocked, |_| true)?;
     warden.end_all();
     Ok(())
 }
@@ -167,6 +171,7 @@ impl Warden {
             groups: groups(host),
             jobs: BTreeMap::new(),
             tools: BTreeMap::new(),
+            workers: RefCell::default(),
             front: None,
             post: None,
             ended: vec![],
@@ -182,16 +187,24 @@ impl Warden {
         Ok(())
     }
 
-    /// Serves requests until the socket ends, or makes no sense. `interrupted` is called after every signal.
+    /// Serves requests until the socket ends, makes no sense, or `goes_on`, which is asked at every turn, says no.
     ///
     /// # Errors
     /// The socket cannot be waited for.
     pub(super) fn serve(
         &mut self,
         unblocked: &SigSet,
-        mut interrupted: impl FnMut(&mut Self),
+        mut goes_on: impl FnMut(&mut Self) -> bool,
     ) -> io::Result<()> {
         loop {
+            // Whoever asks without end must not keep a signal out: pselect lets it in only when there is nothing to read.
+            let mut blocked = SigSet::empty();
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(unblocked), Some(&mut blocked))?;
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None)?;
+            self.reap();
+            if !goes_on(self) {
+                return Ok(());
+            }
             let mut readable = FdSet::new();
             readable.insert(self.socket.as_fd());
             let log = self.front.as_ref().and_then(|front| front.log.as_ref());
@@ -199,14 +212,9 @@ impl Warden {
                 readable.insert(log.as_fd());
             }
             match pselect(None, Some(&mut readable), None, None, None, Some(unblocked)) {
-                Err(nix::errno::Errno::EINTR) => {
-                    self.reap();
-                    interrupted(self);
-                    continue;
-                }
+                Err(nix::errno::Errno::EINTR) => continue,
                 other => other?,
             };
-            self.reap();
             self.pump_log();
             if !is_readable(self.socket.as_fd()) {
                 continue;
@@ -218,7 +226,7 @@ impl Warden {
                         return Ok(());
                     }
                 }
-                // Whoever sends what is no message is not spoken with any more.
+                // Whoever sends what is no message, or half of one, is not spoken with any more.
                 Ok(None) | Err(_) => return Ok(()),
             }
         }
@@ -242,14 +250,25 @@ impl Warden {
             if pid <= 0 {
                 return;
             }
+            let before = self.jobs.len();
             self.jobs.retain(|_, first| first.pid.as_raw() != pid);
-            match self.tools.remove(&pid) {
-                Some(number) => {
-                    // Who does not read it is gone, which is seen by itself.
-                    let _ = self.reply(number, Ok::<_, io::Error>(Reply::Attended { status }));
-                }
-                None => self.ended.push((pid, status)),
+            if self.jobs.len() < before {
+                continue;
             }
+            let worker = self.workers.borrow_mut().remove(&pid);
+            // Who does not read the answer is gone, which is seen by itself.
+            let _ = match (self.tools.remove(&pid), worker) {
+                (Some(number), _) => self.reply(number, Ok::<_, io::Error>(Reply::Attended { status })),
+                (None, Some(_)) if status == 0 => Ok(()),
+                (None, Some(number)) => {
+                    let died = io::Error::other("what did this was killed, or could not answer");
+                    self.reply(number, Err::<Reply, _>(died))
+                }
+                (None, None) => {
+                    self.ended.push((pid, status));
+                    Ok(())
+                }
+            };
         }
     }
 
@@ -457,11 +476,14 @@ impl Warden {
     pub(super) fn in_worker(&self, number: u64, work: impl FnOnce() -> Reply) -> io::Result<()> {
         // SAFETY: this process has one thread, so the child may do whatever it likes.
         match unsafe { fork() } {
-            Ok(ForkResult::Parent { .. }) => Ok(()),
+            Ok(ForkResult::Parent { child }) => {
+                self.workers.borrow_mut().insert(child.as_raw(), number);
+                Ok(())
+            }
             Ok(ForkResult::Child) => {
                 // What comes from a terminal is not for it, and what it starts must hear signals.
                 let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-                let _ = command::accept_signals();
+                let _ = halves::accept_signals();
                 let sent = self.reply(number, Ok::<_, io::Error>(work()));
                 // SAFETY: ends the child without running the parent's destructors.
                 unsafe { libc::_exit(i32::from(sent.is_err())) }
@@ -489,7 +511,14 @@ impl Warden {
     ) -> io::Result<()> {
         // Several processes write into the socket. Locks of fcntl(2) are a process's, and go with it.
         fcntl_lock(&self.one_at_a_time, FlockOperation::LockExclusive)?;
-        let sent = wire::send(&self.link, &Numbered { number, message }, descriptors);
+        let sent = match wire::send(&self.link, &Numbered { number, message }, descriptors) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                let reason = "the answer is too long to be told".to_owned();
+                let message = Reply::Failed { reason };
+                wire::send(&self.link, &Numbered { number, message }, &[])
+            }
+            sent => sent,
+        };
         fcntl_lock(&self.one_at_a_time, FlockOperation::Unlock)?;
         sent
     }

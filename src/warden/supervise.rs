@@ -29,15 +29,22 @@ use crate::config::{Config, Listen};
 use crate::control::server;
 use crate::daemon::ground::{self, Ground};
 use crate::daemon::start::{self, Claim, StartError, egress_slots, slots};
+use crate::host::command::halves;
 use crate::host::egress::filter::Filter;
 use crate::host::logfile::LogFile;
-use crate::host::{Host, Os, command, os};
+use crate::host::{Host, Os, os};
 use crate::slot::Account;
 use crate::vm::hands::Hands;
 use crate::workspace::homebrew::LINUXBREW;
 
 /// The signals that are the dispatcher's to obey.
 const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// How long one message may take to come, once it has begun.
+const SENTENCE: Duration = Duration::from_secs(10);
+
+/// How long an answer may wait for room in the socket: longer than a disk keeps the dispatcher.
+pub(super) const HEARING: Duration = Duration::from_secs(60);
 
 /// How long a dispatcher may take to end that says nothing more.
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -99,7 +106,7 @@ pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8,
     let all = slots(config, ground.accounts.as_deref());
     let data_dir = &config.host.data_dir;
     let shared = ground.shared_locks(host, config);
-    let (_slots, _locks) = ground::lock(data_dir, shared.as_deref(), all.clone(), Claim::Everything)?;
+    let (_slots, locks) = ground::lock(data_dir, shared.as_deref(), all.clone(), Claim::Everything)?;
     // From here on a signal waits until it can be obeyed, instead of ending us half started.
     let mut noticed = PASSED_ON.to_vec();
     noticed.push(Signal::SIGCHLD);
@@ -120,12 +127,16 @@ pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8,
         false => None,
     };
     ground.watchdog = os::watchdog();
-    let doors = doors(config)?;
     // Without root there is nobody to become, and who asks is as we are.
     let bounds = nix::unistd::geteuid()
         .is_root()
         .then(|| bounds(host, config, (hands.as_ref(), ground.accounts.clone())));
     let (ours, theirs) = UnixStream::pair().map_err(system("make a socket"))?;
+    // Whoever says half a sentence, or does not listen, is not waited for.
+    ours.set_read_timeout(Some(SENTENCE))
+        .map_err(system("set up a socket"))?;
+    ours.set_write_timeout(Some(HEARING))
+        .map_err(system("set up a socket"))?;
     let mut warden = Warden::new(data_dir, bounds, host, ours).map_err(system("prepare launches"))?;
     let post = Post {
         filter: None,
@@ -135,10 +146,11 @@ pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8,
     };
     // Both must be there before launches are prepared, which takes from this process what they need.
     let stewardship = (post, filter.as_mut());
-    let (steward, socket) = start_steward(&mut warden, stewardship, (&theirs, &unblocked))
+    let (steward, socket) = start_steward(&mut warden, stewardship, (&theirs, &locks), &unblocked)
         .map_err(system("start the steward"))?;
+    // After the fork, so that nobody else has them when they are closed.
     let mut front = Front {
-        doors,
+        doors: doors(config)?,
         log: None,
         steward: Some(socket),
     };
@@ -148,7 +160,7 @@ pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8,
         front.log = Some((File::from(OwnedFd::from(from)), file));
         log = Some(into.into());
     }
-    let child = command::start_dispatcher(
+    let child = halves::start_dispatcher(
         (orders.program, &orders.args),
         ground.dispatcher.as_ref(),
         theirs.into(),
@@ -172,20 +184,25 @@ pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8,
 }
 
 /// Starts the process that runs programs of the host's for the daemon, and by it that of the packet filter. `theirs` is the
-/// dispatcher's end of the socket, which is nobody else's. The steward's pid, and where it takes requests.
+/// dispatcher's end of the socket, which is nobody else's, as the locks of the slots are this process's. The steward's pid,
+/// and where it takes requests.
 fn start_steward(
     warden: &mut Warden,
     (post, filter): (Post, Option<&mut Filter>),
-    (theirs, unblocked): (&UnixStream, &SigSet),
+    (theirs, locks): (&UnixStream, &[File]),
+    unblocked: &SigSet,
 ) -> io::Result<(i32, UnixStream)> {
     let (ours, requests) = UnixStream::pair()?;
+    ours.set_write_timeout(Some(HEARING))?;
     // SAFETY: this process has one thread, so the child may do whatever it likes.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok((child.as_raw(), ours)),
         ForkResult::Child => {
             drop(ours);
-            // SAFETY: this process never uses it; it ends without dropping it.
-            unsafe { libc::close(theirs.as_raw_fd()) };
+            for other in locks.iter().map(AsRawFd::as_raw_fd).chain([theirs.as_raw_fd()]) {
+                // SAFETY: this process never uses them; it ends without dropping them.
+                unsafe { libc::close(other) };
+            }
             let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
             let served = steward(warden, (post, filter), requests, unblocked);
             // SAFETY: ends the child without running the parent's destructors.
@@ -206,11 +223,9 @@ fn steward(
     warden.post = Some(post);
     warden.socket = requests;
     warden.serve(unblocked, |warden| {
-        if warden.ended.iter().any(|(ended, _)| Some(*ended) == pid) {
-            // Nobody answers for the packet filter any more, and no job may go on without.
-            let _ = warden.link.shutdown(std::net::Shutdown::Both);
-        }
-        warden.ended.clear();
+        // Without it nobody answers for the packet filter any more, and no job may go on.
+        let is_filter = |(ended, _): (i32, i32)| Some(ended) == pid;
+        !warden.ended.drain(..).any(is_filter)
     })
 }
 
@@ -222,17 +237,19 @@ fn run(
 ) -> io::Result<u8> {
     greet(warden, ground)?;
     warden.serve(unblocked, |warden| {
+        let has_ended = |of: i32| warden.ended.iter().any(|(pid, _)| *pid == of);
+        // It may have left its end of the socket to somebody.
+        if has_ended(dispatcher) {
+            return false;
+        }
         for signal in noted(&PASSED_ON) {
             let _ = kill(Pid::from_raw(dispatcher), signal);
         }
-        if warden.ended.iter().any(|(pid, _)| *pid == steward) {
+        if has_ended(steward) {
             tracing::error!("the steward of the daemon has ended, and the daemon with it");
             let _ = kill(Pid::from_raw(dispatcher), Signal::SIGKILL);
         }
-        // What else has ended were workers.
-        warden
-            .ended
-            .retain(|(pid, _)| [dispatcher, steward].contains(pid));
+        true
     })?;
     Ok(code_of(ended(warden, dispatcher)?))
 }
@@ -262,7 +279,9 @@ fn ended(warden: &mut Warden, dispatcher: i32) -> io::Result<i32> {
         os::wait_for_end(dispatcher, Instant::now() + END_WITHIN)?;
     }
     warden.reap();
-    warden.pump_log();
+    while warden.has_log() {
+        warden.pump_log();
+    }
     of_it(warden).ok_or_else(|| io::Error::other("nobody knows how the dispatcher ended"))
 }
 
@@ -313,17 +332,25 @@ fn bounds(host: &Host, config: &Config, (hands, accounts): (Option<&Hands>, Opti
 }
 
 impl Warden {
+    /// Whether the dispatcher has logged something that is not moved on, or its log has ended.
+    fn has_log(&self) -> bool {
+        let log = self.front.as_ref().and_then(|front| front.log.as_ref());
+        log.is_some_and(|(from, _)| is_readable(from.as_fd()))
+    }
+
     /// Moves what the dispatcher has logged on to the log.
     pub(super) fn pump_log(&mut self) {
-        let Some((from, log)) = self.front.as_mut().and_then(|front| front.log.as_mut()) else {
+        let Some(front) = &mut self.front else { return };
+        let Some((from, log)) = &mut front.log else { return };
+        if !is_readable(from.as_fd()) {
             return;
-        };
+        }
         let mut buffer = [0; 16 * 1024];
-        while is_readable(from.as_fd())
-            && let Ok(got @ 1..) = from.read(&mut buffer)
-        {
+        // Once at every turn: whoever logs without end must not be all that is served.
+        match from.read(&mut buffer) {
             // A log that cannot be written must not keep the daemon from its work.
-            let _ = log.write_all(&buffer[..got]);
+            Ok(got @ 1..) => drop(log.write_all(&buffer[..got])),
+            Ok(0) | Err(_) => front.log = None,
         }
     }
 }

@@ -137,3 +137,28 @@ fn a_slot_in_quarantine_stays_out_of_use_until_its_owner_says_so() {
     let used: Vec<_> = (0..8).map(|_| daemon.script("sleep 0.1")).collect();
     assert!(used.iter().any(|job| daemon.ended(job).job.slot == Some(slot)));
 }
+
+#[test]
+fn however_much_a_job_leaves_its_end_is_told_and_its_slot_is_out_of_use() {
+    let daemon = Daemon::start("");
+    let job = daemon.script("echo ready; until [ -e go ]; do sleep 0.05; done");
+    daemon.wait_for_output(&job, "ready");
+    let uid = daemon.site().family.uid(daemon.slot_of(&job));
+    // As a job without a mount namespace of its own could leave them: more names than one message can hold.
+    let mut left = vec![];
+    for number in 0..6000 {
+        let path = format!("/dev/shm/epht-{}-{number}-{}", job.as_str(), "x".repeat(200));
+        std::os::unix::fs::symlink("/", &path).unwrap();
+        std::os::unix::fs::lchown(&path, Some(uid), None).unwrap();
+        left.push(path);
+    }
+    fs::write(daemon.work(&job).join("go"), "").unwrap();
+    let story = daemon.ended(&job);
+    for path in &left {
+        fs::remove_file(path).unwrap();
+    }
+    assert_eq!(story.job.outcome, Some(Outcome::Exited { code: 0 }));
+    assert_eq!(story.job.clean, Some(false));
+    let told = daemon.story(&job).left.unwrap();
+    assert!(told.contains("file /dev/shm/epht-") && told.contains("and 5900 more"), "{told}");
+}

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use ephemerd::job::Outcome;
 use nix::unistd::{Gid, Uid, User};
 
-use crate::harness::{Daemon, command, out, processes_of, said, status_field};
+use crate::harness::{Daemon, PROGRAM, Site, command, out, processes_of, said, status_field};
 
 /// A field of a process's status, in words.
 fn field(pid: i32, name: &str) -> Vec<String> {
@@ -91,6 +91,47 @@ fn what_is_the_owners_is_not_the_dispatchers_to_write() {
     assert_eq!(
         fs::metadata(data.join("state/note")).unwrap().gid(),
         Gid::as_raw(service.gid)
+    );
+}
+
+#[test]
+fn nobody_of_its_account_reads_the_dispatchers_memory_and_it_has_no_terminal() {
+    let daemon = Daemon::start("");
+    let pid = daemon.pid();
+    // What its account may not read of it is root's (proc(5)).
+    let owner = |path: &str| fs::metadata(format!("/proc/{pid}/{path}")).unwrap().uid();
+    assert_eq!((owner("mem"), owner("environ"), owner("fd")), (0, 0, 0));
+    let service = User::from_name(daemon.site().family.name).unwrap().unwrap();
+    let read = command("setpriv")
+        .args([
+            "--reuid",
+            &service.uid.to_string(),
+            "--regid",
+            &service.gid.to_string(),
+            "--clear-groups",
+        ])
+        .args(["ls", &format!("/proc/{pid}/fd")])
+        .output()
+        .unwrap();
+    assert!(!read.status.success(), "{}", said(&read));
+    // The control: root does.
+    assert!(fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() > 3);
+    // After the name: state, parent, group, session, terminal (proc_pid_stat(5)).
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    assert_eq!((fields[3], fields[4]), (pid.to_string().as_str(), "0"), "{stat}");
+}
+
+#[test]
+fn a_configuration_that_is_named_from_where_one_is_is_found_by_both_halves() {
+    let site = Site::new("");
+    let mut run = command(PROGRAM);
+    run.args(["--config", "ephemerd.toml", "run"])
+        .current_dir(&site.top);
+    let daemon = Daemon::start_by(site, run);
+    assert_eq!(
+        daemon.outcome(&daemon.script("exit 5")),
+        Outcome::Exited { code: 5 }
     );
 }
 

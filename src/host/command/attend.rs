@@ -25,9 +25,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::Child;
 
-use super::{
-    CommandError, CommandSpec, DRAIN, Group, OUTPUT_CAP_BYTE, Output, PATH, accept_signals, await_end,
-};
+use super::halves::accept_signals;
+use super::{CommandError, CommandSpec, DRAIN, Group, OUTPUT_CAP_BYTE, Output, PATH, await_end};
 use crate::host::{Os, os};
 use crate::slot::Account;
 use crate::warden::client::{Answered, Warden, WardenError};
@@ -139,10 +138,14 @@ impl Attendant {
                 command.env("XDG_RUNTIME_DIR", runtime);
             }
         }
-        // A terminal's interrupt is the daemon's to handle.
-        command.envs(&spec.env).process_group(0);
-        // SAFETY: one system call, which may be made after a fork.
-        unsafe { command.pre_exec(accept_signals) };
+        command.envs(&spec.env);
+        let apart = || {
+            // A terminal's interrupt is the daemon's to handle, and nothing of a guest's may put words into one.
+            nix::unistd::setsid()?;
+            accept_signals()
+        };
+        // SAFETY: system calls, which may be made after a fork.
+        unsafe { command.pre_exec(apart) };
         command.stdin(stdin).stdout(stdout).stderr(stderr);
         Ok(command)
     }
