@@ -22,6 +22,23 @@ fn reload_with(forge: &Forge, from: &str, to: &str) -> String {
     out(&output)
 }
 
+/// A job that waits while the trust in its repository is taken away, and is refused for that.
+#[track_caller]
+fn refused_while_it_waits(forge: &Forge) -> u64 {
+    let job = push(&forge.hub, &["true"]);
+    wait_for("the job that is held", || {
+        let held = forge.daemon().status().github?.held;
+        held.iter().any(|held| held.ticket.job == job).then_some(())
+    });
+    reload_with(forge, "\"acme/*\" = \"native\"\n", "");
+    let reason = forge.refusal(job);
+    assert!(
+        reason.contains("no entry of trust.repos names acme/app"),
+        "{reason}"
+    );
+    job
+}
+
 #[test]
 fn an_idle_runner_of_a_repository_that_is_served_no_more_goes_and_a_busy_one_ends_its_job() {
     let forge = Forge::start(
@@ -83,17 +100,7 @@ fn a_job_that_waits_and_is_trusted_no_more_is_refused_with_the_reason() {
     let forge = Forge::start("", "");
     let drained = forge.daemon().cli(&["drain"]);
     assert!(drained.status.success(), "{}", said(&drained));
-    let job = push(&forge.hub, &["true"]);
-    wait_for("the job that is held", || {
-        let held = forge.daemon().status().github?.held;
-        held.iter().any(|held| held.ticket.job == job).then_some(())
-    });
-    reload_with(&forge, "\"acme/*\" = \"native\"\n", "");
-    let reason = forge.refusal(job);
-    assert!(
-        reason.contains("no entry of trust.repos names acme/app"),
-        "{reason}"
-    );
+    let job = refused_while_it_waits(&forge);
     let resumed = forge.daemon().cli(&["resume"]);
     assert!(resumed.status.success(), "{}", said(&resumed));
     forge.settled();
@@ -137,17 +144,7 @@ fn a_runner_without_a_job_gives_way_to_one_that_is_fenced_in_as_it_is_said_now()
 fn a_job_on_offer_to_a_scale_set_that_is_trusted_no_more_is_not_acquired() {
     let forge = scale_sets::start();
     let own = scale_sets::occupy(&forge);
-    let job = push(&forge.hub, &["true"]);
-    wait_for("the offer", || {
-        let held = forge.daemon().status().github?.held;
-        held.iter().any(|held| held.ticket.job == job).then_some(())
-    });
-    reload_with(&forge, "\"acme/*\" = \"native\"\n", "");
-    let reason = forge.refusal(job);
-    assert!(
-        reason.contains("no entry of trust.repos names acme/app"),
-        "{reason}"
-    );
+    let job = refused_while_it_waits(&forge);
     for own in own {
         assert_eq!(forge.daemon().story(&own).job.outcome, None);
         forge.daemon().cli(&["cancel", own.as_str()]);
