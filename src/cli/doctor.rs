@@ -15,7 +15,7 @@ use crate::daemon::start::{slots, survey};
 use crate::doctor::{self, DaemonSeen, Ran, Section};
 use crate::finding::{Finding, Level, code};
 use crate::host::command::{self, CommandSpec};
-use crate::host::{Host, os, service};
+use crate::host::{Host, accounts, os, service};
 use crate::job::JobId;
 use crate::job::ledger::Ledger;
 use crate::slot::Slot;
@@ -235,9 +235,13 @@ fn state(config: &Config, slots: &[Slot], status: Option<&StatusReport>) -> Vec<
             )];
         }
     }
-    let health = match Ledger::inspect(&file) {
+    let inspected = accounts::as_dispatcher(&config.host.account, || Ledger::inspect(&file));
+    let health = match inspected.map_err(anyhow::Error::from).and_then(|it| Ok(it?)) {
         Ok(health) => health,
-        Err(error) => return vec![Finding::of_error(Level::Fail, "ledger", &crate::chain(&error))],
+        Err(error) => {
+            let why = crate::chain(error.as_ref());
+            return vec![Finding::of_error(Level::Fail, "ledger", &why)];
+        }
     };
     let mut found = doctor::ledger(&health, status.is_some());
     found.push(room);

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Format;
 use crate::config::Config;
+use crate::host::accounts;
 use crate::host::prune::{Pruned, prune};
 use crate::job::ledger::Ledger;
 use crate::prune::{Chosen, rounded};
@@ -49,7 +50,7 @@ struct Failure<'a> {
 pub fn run(args: &PruneArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let path = config.host.data_dir.join("state/ledger.db");
     let (pruned, jobs) = if path.exists() {
-        let ledger = Ledger::open(&path)?;
+        let ledger = accounts::as_dispatcher(&config.host.account, || Ledger::open(&path))??;
         let live = || {
             let unfinished = ledger.unfinished()?;
             Ok::<_, anyhow::Error>(unfinished.into_iter().map(|job| job.id).collect())

@@ -87,6 +87,9 @@ pub enum StartError {
     /// Profiles cannot be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Its account cannot be taken for a moment.
+    #[error("could not open the ledger as the dispatcher's account")]
+    Dispatcher(#[source] io::Error),
     /// There is no account for the dispatcher.
     #[error(
         "there is no account `{0}`, which the daemon's unprivileged half runs as\nhint: run `ephemerd host setup`"
@@ -237,10 +240,15 @@ impl Footing {
             .with_environments(environments)
             .with_program(program.to_owned())
             .with_groups(ground.has_groups);
-        let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
-        if let Err(error) = ledger.keep_ballast() {
-            tracing::warn!(%error, "no room could be kept for the ledger");
-        }
+        let account = planner.config().host.account.clone();
+        let ledger = accounts::as_dispatcher(&account, || {
+            let ledger = Ledger::open(&planner.data_dir().join("state/ledger.db"))?;
+            if let Err(error) = ledger.keep_ballast() {
+                tracing::warn!(%error, "no room could be kept for the ledger");
+            }
+            Ok::<_, LedgerError>(ledger)
+        })
+        .map_err(StartError::Dispatcher)??;
         Ok(Self {
             planner,
             manifests,

@@ -202,6 +202,28 @@ pub fn dispatcher(account: &str) -> Option<Account> {
     })
 }
 
+/// Does what root does with the dispatcher's own files as the dispatcher would: what it has put in their place leads no
+/// further than it gets itself. Every thread of this process is the dispatcher meanwhile.
+///
+/// # Errors
+///
+/// The system refuses.
+pub fn as_dispatcher<T>(account: &str, what: impl FnOnce() -> T) -> io::Result<T> {
+    use nix::unistd::{getegid, geteuid, setegid, seteuid};
+    let Some(account) = dispatcher(account) else {
+        return Ok(what());
+    };
+    let (uid, gid) = (geteuid(), getegid());
+    setegid(account.gid.into())?;
+    let done = seteuid(account.uid.into()).map(|()| what());
+    let is_back = || geteuid() == uid || seteuid(uid).is_ok();
+    if !is_back() || setegid(gid).is_err() {
+        // Half of this process as somebody else is nothing to go on with.
+        std::process::abort();
+    }
+    Ok(done?)
+}
+
 /// User and group of the [`dispatcher`], ours where it has no account of its own.
 pub fn dispatcher_ids(account: &str) -> (u32, u32) {
     let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());

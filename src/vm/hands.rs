@@ -216,14 +216,17 @@ impl Hands {
 
     /// Empties what a guest has said on its console, if that is much: a job can say as much as it likes there.
     fn cut_console(&self, name: &VmName) -> Result<(), String> {
-        use std::os::unix::fs::OpenOptionsExt;
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
         let opened = std::fs::File::options()
             .write(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(self.folder.join(name.as_str()).join(CONSOLE));
         // There is none of most backends.
         let Ok(console) = opened else { return Ok(()) };
-        if console.metadata().is_ok_and(|meta| meta.len() > CONSOLE_BYTE) {
+        // A second name may be that of somebody else's file.
+        let is_large =
+            |meta: std::fs::Metadata| meta.is_file() && meta.nlink() == 1 && meta.len() > CONSOLE_BYTE;
+        if console.metadata().is_ok_and(is_large) {
             console.set_len(0).map_err(|error| error.to_string())?;
         }
         Ok(())

@@ -177,9 +177,10 @@ fn a_step_that_fails_at_the_launch_is_named_and_leaves_nothing() {
             "sandbox step `account` failed: ",
         ),
         (
+            // What is the dispatcher's is opened as the dispatcher, before anything is launched.
             libc::SYS_setresuid,
             libc::EAGAIN,
-            "sandbox step `account` failed: ",
+            "could not open the ledger as the dispatcher's account: ",
         ),
         (
             libc::SYS_landlock_restrict_self,

@@ -1,7 +1,7 @@
 //! The two halves of a daemon: what faces the network is not root, has no way to become it, and owns what is its own.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use ephemerd::job::Outcome;
 use nix::unistd::{Gid, Uid, User};
@@ -159,4 +159,32 @@ fn root_reads_the_ledger_of_a_running_dispatcher_and_leaves_it_the_dispatchers()
         daemon.outcome(&daemon.script("exit 3")),
         Outcome::Exited { code: 3 }
     );
+}
+
+#[test]
+fn what_the_dispatcher_puts_in_place_of_its_ledger_leads_root_nowhere() {
+    let daemon = Daemon::start("");
+    assert_eq!(
+        daemon.outcome(&daemon.script("true")),
+        Outcome::Exited { code: 0 }
+    );
+    let site = daemon.stop();
+    let (ledger, secret) = (site.data_dir.join("state/ledger.db"), site.top.join("secret"));
+    // The control: a ledger is read.
+    let output = site.run(&["prune", "--dry-run"]);
+    assert!(output.status.success(), "{}", said(&output));
+    // An empty file of root's, which a ledger could be made of.
+    fs::write(&secret, "").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::remove_file(&ledger).unwrap();
+    std::os::unix::fs::symlink(&secret, &ledger).unwrap();
+    for args in [&["prune"][..], &["exec", "--", "true"], &["doctor"]] {
+        let output = site.run(args);
+        assert!(!output.status.success(), "{args:?}: {}", said(&output));
+        let found = fs::metadata(&secret).unwrap();
+        assert_eq!((found.len(), found.mode() & 0o7777), (0, 0o640), "{args:?}");
+    }
+    fs::remove_file(&ledger).unwrap();
+    let output = site.run(&["exec", "--", "true"]);
+    assert!(output.status.success(), "{}", said(&output));
 }

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -15,6 +15,9 @@ use crate::service::upgrade::{Record, VERSION};
 
 /// The files of the ledger that hold something while nobody has it open.
 const LEDGER: [&str; 2] = ["ledger.db", "ledger.db-wal"];
+
+/// Bytes that a file of the ledger may have, which is read as a whole: some twenty times what one has that is full.
+const LARGEST: u64 = 1 << 30;
 
 /// What cannot be kept or put back.
 #[derive(Debug, thiserror::Error)]
@@ -136,9 +139,14 @@ fn copy(from: &Utf8Path, to: &Utf8Path) -> Result<(), KeepError> {
     let opened = options
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    let read = opened.open(from).and_then(|mut file| {
+    let read = opened.open(from).and_then(|file| {
+        let found = file.metadata()?;
+        // A second name may be that of somebody else's file.
+        if !found.is_file() || found.nlink() != 1 || found.len() > LARGEST {
+            return Err(io::Error::other("this is no file of a ledger's"));
+        }
         let mut bytes = vec![];
-        file.read_to_end(&mut bytes).map(|_| bytes)
+        file.take(LARGEST).read_to_end(&mut bytes).map(|_| bytes)
     });
     match read {
         Ok(bytes) => replace(to, &bytes).map_err(fail("write", to)),
