@@ -207,14 +207,14 @@ impl Workspace {
     }
 }
 
-/// Creates the folders of a workspace for an account, all of them or none.
+/// Creates the folders of a workspace for an account, all of them or none. Nobody but us gets into it before it is handed
+/// over by [`hand_over`]: until then what is made in it is made where nobody else can change anything.
 ///
 /// # Errors
 ///
 /// When the workspace exists already or a folder cannot be made.
 pub fn create(workspace: &Workspace, uid: u32, gid: u32) -> Result<(), WorkspaceError> {
     let root = workspace.root();
-    // Ours until it is complete, so that nobody else is in it while it is being made.
     make_dir(&root, PRIVATE, geteuid().as_raw(), getegid().as_raw()).map_err(|source| {
         WorkspaceError::Create {
             root: root.clone(),
@@ -224,7 +224,6 @@ pub fn create(workspace: &Workspace, uid: u32, gid: u32) -> Result<(), Workspace
     let Err(source) = [workspace.home(), workspace.tmp(), workspace.work()]
         .iter()
         .try_for_each(|folder| make_dir(folder, PRIVATE, uid, gid))
-        .and_then(|()| give_dir(&root, PRIVATE, uid, gid))
     else {
         return Ok(());
     };
@@ -236,6 +235,16 @@ pub fn create(workspace: &Workspace, uid: u32, gid: u32) -> Result<(), Workspace
             source: Box::new(undo),
         },
     })
+}
+
+/// Gives a workspace that is complete to its account.
+///
+/// # Errors
+///
+/// The system refuses.
+pub fn hand_over(workspace: &Workspace, uid: u32, gid: u32) -> Result<(), WorkspaceError> {
+    let root = workspace.root();
+    give_dir(&root, PRIVATE, uid, gid).map_err(|source| WorkspaceError::Create { root, source })
 }
 
 /// Removes a workspace with everything in it and returns how much that was; none there is zero.
@@ -538,6 +547,10 @@ mod tests {
         let (_keep, data) = data_dir();
         let workspace = Workspace::new(&data, &job());
         create(&workspace, 61_234, 61_235).unwrap();
+        // Until it is complete nobody gets in.
+        let root = fs::metadata(workspace.root()).unwrap();
+        assert_eq!((root.uid(), root.mode() & 0o777), (0, 0o700));
+        hand_over(&workspace, 61_234, 61_235).unwrap();
         for folder in [
             workspace.root(),
             workspace.home(),

@@ -30,6 +30,7 @@ pub(crate) use clone::Launcher;
 use std::fs::File;
 use std::io;
 
+use camino::Utf8PathBuf;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
@@ -51,7 +52,7 @@ pub(crate) fn run(
     drop(given.group);
     // A job opens /dev/stdout by name, which the kernel checks against the pipe's owner.
     give_pipes(&given.job, plan.account.as_ref());
-    if let Err(error) = apply(plan, policy, filters, outer) {
+    if let Err(error) = apply(plan, policy, (filters, given.openly.as_deref()), outer) {
         say(&mut status, &error.into());
         return 1;
     }
@@ -63,7 +64,7 @@ pub(crate) fn run(
 fn apply(
     plan: &LaunchPlan,
     policy: &Policy,
-    filters: &seccomp::Filters,
+    (filters, openly): (&seccomp::Filters, Option<&[Utf8PathBuf]>),
     outer: (u32, u32),
 ) -> Result<(), StepError> {
     prctl::set_pdeathsig(Signal::SIGKILL).step("die-with-parent")?;
@@ -72,7 +73,7 @@ fn apply(
     }
     // The scheduler shares the processors out by session where autogroups are on (sched(7)).
     nix::unistd::setsid().step("session")?;
-    mounts::build(policy, plan.account.as_ref().map(|account| account.uid))?;
+    mounts::build(policy, (plan.account.as_ref(), openly))?;
     nix::unistd::sethostname("ephemerd").step("hostname")?;
     identity::loopback_up(policy.network).step("loopback")?;
     identity::limits(plan.limits)?;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
+use camino::Utf8PathBuf;
 use nix::sys::stat::{SFlag, fstat};
 
 use super::launch::Status;
@@ -67,6 +68,13 @@ pub(crate) struct Given {
     pub(crate) status: OwnedFd,
     /// The control group that the first process is to begin in.
     pub(crate) group: Option<OwnedFd>,
+    /// What may be shown to the job although its account does not get there, with everything below; all there is, where
+    /// whoever asks may see it all.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "on macOS root opens nothing that is shown to a job")
+    )]
+    pub(crate) openly: Option<Vec<Utf8PathBuf>>,
 }
 
 /// Makes the pipes among the job's streams its account's. What is no pipe (/dev/null, say) is the host's and stays
@@ -78,9 +86,16 @@ pub(crate) fn give_pipes(streams: &[OwnedFd; 3], account: Option<&Account>) {
     }
 }
 
+/// Whether a stream is a pipe without a name: one with a name may be somebody's.
 fn is_pipe(stream: &OwnedFd) -> bool {
     let kind = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
-    fstat(stream).is_ok_and(|found| kind(found.st_mode) == SFlag::S_IFIFO)
+    let Ok((ours, _)) = std::io::pipe() else {
+        return false;
+    };
+    match (fstat(stream), fstat(&ours)) {
+        (Ok(found), Ok(pipe)) => kind(found.st_mode) == SFlag::S_IFIFO && found.st_dev == pipe.st_dev,
+        (_, _) => false,
+    }
 }
 
 /// Writes one status line. There is nobody to tell when that fails: the reader then sees the end of the pipe.

@@ -3,11 +3,12 @@
 //! The dispatcher faces the network, so that one day it may be somebody else's. What it can then ask for is what any job is
 //! given: a process as an account of the family, in a folder of its own. It cannot have a process as root or as anybody
 //! else, a path of its choice written or removed, or another account's processes killed. What a launch shows to a job is
-//! the dispatcher's to say, and is still opened as the job's account.
+//! the dispatcher's to say, and is opened as the job's account, but for what the configuration grants.
 
 use camino::{Utf8Component, Utf8PathBuf};
 
 use super::Request;
+use crate::config::Config;
 use crate::job::Acquisition;
 use crate::profile::policy::{Access, PathRule};
 use crate::sandbox::launch::Confinement;
@@ -35,9 +36,30 @@ pub(crate) struct Bounds {
     pub(crate) patron: Option<Account>,
     /// Where Homebrew usually is and where the configuration says it is, which is what jobs may have a copy of.
     pub(crate) homebrew: (Utf8PathBuf, Option<Utf8PathBuf>),
+    /// What jobs are shown although their accounts may not get there: what is the program's own.
+    pub(crate) own: Vec<Utf8PathBuf>,
+    /// Likewise, what the configuration grants; it changes with that.
+    pub(crate) granted: Vec<Utf8PathBuf>,
+}
+
+/// What `config` grants to jobs, as it is written and where it leads.
+pub(crate) fn granted(config: &Config) -> Vec<Utf8PathBuf> {
+    let native = [&config.native.extra_read, &config.native.extra_write];
+    let repos = config.repos.values();
+    let repos = repos.flat_map(|repo| [&repo.extra_read, &repo.extra_write]);
+    let named = native.into_iter().chain(repos).flatten();
+    named
+        .flat_map(|path| [Some(path.clone()), path.canonicalize_utf8().ok()])
+        .flatten()
+        .collect()
 }
 
 impl Bounds {
+    /// What root opens for a job, with everything below.
+    pub(crate) fn openly(&self) -> Vec<Utf8PathBuf> {
+        self.own.iter().chain(&self.granted).cloned().collect()
+    }
+
     /// Whether a request is one that may be answered at all.
     ///
     /// # Errors
@@ -188,6 +210,8 @@ mod tests {
             accounts: vec![account("_ephemerd1", 451), account("_ephemerd2", 452)],
             patron: Some(account("builder", 501)),
             homebrew: ("/nowhere/usual".into(), None),
+            own: vec![],
+            granted: vec![],
         }
     }
 

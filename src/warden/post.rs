@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::bounds::granted;
 use super::serve::{Numbered, Warden};
 use super::{News, Reply, Request, wire};
 use crate::config::Config;
@@ -37,6 +38,8 @@ pub(crate) struct Front {
     pub(super) log: Option<(File, LogFile)>,
     /// Where the steward takes what takes programs.
     pub(super) steward: Option<UnixStream>,
+    /// The configuration file, where one was named.
+    pub(super) config_file: Option<Utf8PathBuf>,
 }
 
 /// What the steward has: the process that runs programs of the host's for a daemon. The first one does not, so that nothing
@@ -100,7 +103,13 @@ impl Warden {
                     }
                     os::service_stops();
                 }
-                News::Reloaded => {}
+                News::Reloaded => {
+                    // One that cannot be read grants what the last one did.
+                    let loaded = crate::config::load_or_default(front.config_file.as_deref(), self.host.os);
+                    if let (Some(bounds), Ok(loaded)) = (&mut self.bounds, loaded) {
+                        bounds.granted = granted(&loaded.config);
+                    }
+                }
             }
             // Only what is read anew concerns the steward.
             if *news != News::Reloaded {

@@ -62,7 +62,7 @@ pub(super) struct Warden {
     /// Starts jobs, where that is this process's to do.
     launcher: Option<Launcher>,
     /// What may be asked for; anything, where who asks is root as we are.
-    bounds: Option<Bounds>,
+    pub(super) bounds: Option<Bounds>,
     /// The control groups that jobs have here, or why they have none.
     groups: Result<Tree, String>,
     /// The first process of every job that still has one.
@@ -287,16 +287,27 @@ impl Warden {
                 let workspace = Workspace::new(&self.data_dir, &job);
                 let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
                 let owner = account.map_or(own, |account| (account.uid, account.gid));
-                let made =
-                    workspace::create(&workspace, owner.0, owner.1).and_then(|()| match self.host.os {
-                        Os::Linux => Ok(()),
-                        Os::MacOs => workspace::add_shims(&workspace),
-                    });
+                let made = workspace::create(&workspace, owner.0, owner.1);
+                let made = made.and_then(|()| match self.host.os {
+                    Os::Linux => Ok(()),
+                    Os::MacOs => workspace::add_shims(&workspace),
+                });
+                let hand_over = || workspace::hand_over(&workspace, owner.0, owner.1);
                 match made {
                     Ok(()) if homebrew.is_some() || runner.is_some() => self.in_worker(number, || {
-                        self.furnish(&workspace, homebrew.as_ref(), runner.map(|it| *it), owner)
+                        let furnished =
+                            self.furnish(&workspace, homebrew.as_ref(), runner.map(|it| *it), owner);
+                        match hand_over() {
+                            Ok(()) => furnished,
+                            Err(error) => Reply::Failed {
+                                reason: crate::chain(&error),
+                            },
+                        }
                     }),
-                    made => self.reply(number, made.map(|()| Reply::Prepared { note: None })),
+                    made => {
+                        let made = made.and_then(|()| hand_over());
+                        self.reply(number, made.map(|()| Reply::Prepared { note: None }))
+                    }
                 }
             }
             Request::Launch(plan) => {
@@ -404,6 +415,7 @@ impl Warden {
             job: [stdin, stdout, stderr],
             status,
             group,
+            openly: self.bounds.as_ref().map(|bounds| bounds.openly()),
         };
         let launcher = self.launcher.as_ref();
         let launcher = launcher.ok_or_else(|| io::Error::other("this process starts no jobs"))?;

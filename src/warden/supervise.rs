@@ -21,7 +21,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{ForkResult, Pid, fork, setpgid};
 
 use super::Reply;
-use super::bounds::Bounds;
+use super::bounds::{Bounds, granted};
 use super::client::is_readable;
 use super::post::{Front, Post};
 use super::serve::{Warden, noted, notice};
@@ -29,6 +29,7 @@ use crate::config::{Config, Listen};
 use crate::control::server;
 use crate::daemon::ground::{self, Ground};
 use crate::daemon::start::{self, Claim, StartError, egress_slots, slots};
+use crate::github::runner::tree::RUNNERS;
 use crate::host::command::halves;
 use crate::host::egress::filter::Filter;
 use crate::host::logfile::LogFile;
@@ -128,9 +129,14 @@ pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8,
     };
     ground.watchdog = os::watchdog();
     // Without root there is nobody to become, and who asks is as we are.
-    let bounds = nix::unistd::geteuid()
-        .is_root()
-        .then(|| bounds(host, config, (hands.as_ref(), ground.accounts.clone())));
+    let bounds = nix::unistd::geteuid().is_root().then(|| {
+        bounds(
+            host,
+            config,
+            orders.program,
+            (hands.as_ref(), ground.accounts.clone()),
+        )
+    });
     let (ours, theirs) = UnixStream::pair().map_err(system("make a socket"))?;
     // Whoever says half a sentence, or does not listen, is not waited for.
     ours.set_read_timeout(Some(SENTENCE))
@@ -153,6 +159,7 @@ pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8,
         doors: doors(config)?,
         log: None,
         steward: Some(socket),
+        config_file: orders.config_file.clone(),
     };
     let mut log = None;
     if let Some(file) = orders.log {
@@ -317,7 +324,12 @@ fn doors(config: &Config) -> Result<Vec<(Utf8PathBuf, OwnedFd)>, SuperviseError>
         .collect()
 }
 
-fn bounds(host: &Host, config: &Config, (hands, accounts): (Option<&Hands>, Option<Vec<Account>>)) -> Bounds {
+fn bounds(
+    host: &Host,
+    config: &Config,
+    program: &Utf8Path,
+    (hands, accounts): (Option<&Hands>, Option<Vec<Account>>),
+) -> Bounds {
     let usual = match host.os {
         Os::Linux => LINUXBREW.into(),
         Os::MacOs => host.homebrew.clone(),
@@ -328,6 +340,8 @@ fn bounds(host: &Host, config: &Config, (hands, accounts): (Option<&Hands>, Opti
         homebrew: (usual, config.native.homebrew_prefix.clone()),
         family: config.host.account.clone(),
         accounts: accounts.unwrap_or_default(),
+        own: vec![program.to_owned(), config.host.data_dir.join(RUNNERS)],
+        granted: granted(config),
     }
 }
 

@@ -160,5 +160,8 @@ fn however_much_a_job_leaves_its_end_is_told_and_its_slot_is_out_of_use() {
     assert_eq!(story.job.outcome, Some(Outcome::Exited { code: 0 }));
     assert_eq!(story.job.clean, Some(false));
     let told = daemon.story(&job).left.unwrap();
-    assert!(told.contains("file /dev/shm/epht-") && told.contains("and 5900 more"), "{told}");
+    assert!(
+        told.contains("file /dev/shm/epht-") && told.contains("and 5900 more"),
+        "{told}"
+    );
 }

@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use nix::unistd::{setfsgid, setfsuid};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -17,6 +18,7 @@ use rustix::mount::{
 
 use super::{Step, StepError};
 use crate::profile::policy::{Access, PathRule, Policy, View};
+use crate::slot::Account;
 
 const STEP: &str = "mounts";
 
@@ -68,10 +70,56 @@ impl Stage {
     }
 }
 
-/// Builds the view that `policy` describes and enters it. `uid` is the user of the job where this process is real root,
-/// which makes device nodes; without it they are shown as mounts, which takes several times longer.
-pub(super) fn build(policy: &Policy, uid: Option<u32>) -> Result<(), StepError> {
-    let nodes = uid.is_some();
+/// Who opens what is shown.
+struct Opener<'a> {
+    /// The job's account, where this process is real root.
+    account: Option<&'a Account>,
+    /// What root opens for it, with everything below; all of it where not set.
+    openly: Option<&'a [Utf8PathBuf]>,
+}
+
+impl Opener<'_> {
+    /// Opens a path of the host's as the job's account would, unless the configuration shows it to jobs all the same: what
+    /// lies below a folder that is closed to the account stays closed, though its own mode may be open. No symbolic link
+    /// is followed on the way.
+    fn open(&self, path: &Utf8Path) -> Result<OwnedFd, Errno> {
+        let open = || {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat2(
+                CWD,
+                path.as_str(),
+                flags,
+                Mode::empty(),
+                ResolveFlags::NO_SYMLINKS,
+            )
+        };
+        let (Some(account), Some(openly)) = (self.account, self.openly) else {
+            return open();
+        };
+        if openly.iter().any(|shown| path.starts_with(shown)) {
+            return open();
+        }
+        // These are this thread's, and take the capabilities along that are about files (capabilities(7)).
+        let before = (setfsgid(account.gid.into()), setfsuid(account.uid.into()));
+        let opened = open();
+        setfsuid(before.1);
+        setfsgid(before.0);
+        opened
+    }
+}
+
+/// Builds the view that `policy` describes and enters it. With an account this process is real root, which makes device
+/// nodes; without it they are shown as mounts, which takes several times longer. What is in `openly` is opened as root.
+pub(super) fn build(
+    policy: &Policy,
+    (account, openly): (Option<&Account>, Option<&[Utf8PathBuf]>),
+) -> Result<(), StepError> {
+    let opener = Opener { account, openly };
+    let uid = account.map(|account| account.uid);
+    if account.is_some() && openly.is_some() {
+        // Groups of whoever started us open folders, too.
+        nix::unistd::setgroups(&[]).step("account")?;
+    }
     // The modes below are meant as they stand.
     rustix::process::umask(Mode::empty());
     // Nothing that happens here may reach the host's mounts, nor theirs this view.
@@ -80,7 +128,7 @@ pub(super) fn build(policy: &Policy, uid: Option<u32>) -> Result<(), StepError> 
 
     let mut pieces = Vec::with_capacity(policy.paths.len());
     for rule in &policy.paths {
-        if let Some(piece) = piece(rule, nodes).map_err(|e| about(&rule.path, e))? {
+        if let Some(piece) = piece(rule, &opener).map_err(|e| about(&rule.path, e))? {
             pieces.push((rule, piece));
         }
     }
@@ -114,7 +162,7 @@ fn about(path: &Utf8Path, error: Errno) -> StepError {
 }
 
 /// Opens what a rule puts at its path; `None` when an optional rule has nothing to put there.
-fn piece(rule: &PathRule, nodes: bool) -> Result<Option<Piece>, Errno> {
+fn piece(rule: &PathRule, opener: &Opener<'_>) -> Result<Option<Piece>, Errno> {
     let scratch = |kind, size: Option<u32>, mode| {
         let size = size.map(|mib| format!("{mib}m"));
         let options: Vec<(&str, &str)> = size
@@ -146,8 +194,9 @@ fn piece(rule: &PathRule, nodes: bool) -> Result<Option<Piece>, Errno> {
         }
         Access::Read | Access::Write | Access::Device => {
             let source = rule.source.as_ref().unwrap_or(&rule.path);
-            match host_tree(source, rule.access, nodes) {
-                Err(Errno::NOENT) if rule.optional => Ok(None),
+            match host_tree(source, rule.access, opener) {
+                // Where its account does not get, there is nothing for the job.
+                Err(Errno::NOENT | Errno::ACCESS) if rule.optional => Ok(None),
                 other => other.map(Some),
             }
         }
@@ -156,15 +205,8 @@ fn piece(rule: &PathRule, nodes: bool) -> Result<Option<Piece>, Errno> {
 
 /// Clones the host's tree at `source` as a detached mount. No symbolic link is followed on the way; one that
 /// stands at the end of a `read` rule is shown as the link it is.
-fn host_tree(source: &Utf8PathBuf, access: Access, nodes: bool) -> Result<Piece, Errno> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat2(
-        CWD,
-        source.as_str(),
-        flags,
-        Mode::empty(),
-        ResolveFlags::NO_SYMLINKS,
-    )?;
+fn host_tree(source: &Utf8PathBuf, access: Access, opener: &Opener<'_>) -> Result<Piece, Errno> {
+    let opened = opener.open(source)?;
     let found = rustix::fs::fstat(&opened)?;
     let kind = FileType::from_raw_mode(found.st_mode);
     if kind == FileType::Symlink {
@@ -177,7 +219,7 @@ fn host_tree(source: &Utf8PathBuf, access: Access, nodes: bool) -> Result<Piece,
     if access == Access::Device && kind != FileType::CharacterDevice {
         return Err(Errno::NODEV);
     }
-    if access == Access::Device && nodes {
+    if access == Access::Device && opener.account.is_some() {
         return Ok(Piece::Node(found.st_rdev));
     }
     let clone = OpenTreeFlags::OPEN_TREE_CLONE
@@ -489,5 +531,43 @@ mod tests {
         stage.is_ours(&open(keep.path())).unwrap();
         folder(&stage, at).unwrap();
         assert!(keep.path().join("mine/deeper").is_dir());
+    }
+
+    #[test]
+    fn root_opens_for_a_job_what_its_account_can_get_at_and_what_is_granted() {
+        assert!(nix::unistd::geteuid().is_root(), "this test needs root");
+        let keep = tempfile::tempdir().unwrap();
+        let top = Utf8PathBuf::from_path_buf(keep.path().canonicalize().unwrap()).unwrap();
+        let mode = |path: &Utf8Path, mode| {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        mode(&top, 0o755);
+        let (closed, granted) = (top.join("closed"), top.join("closed/granted"));
+        std::fs::create_dir_all(&granted).unwrap();
+        for file in [top.join("open"), closed.join("file"), granted.join("file")] {
+            std::fs::write(&file, "x").unwrap();
+            mode(&file, 0o644);
+        }
+        mode(&closed, 0o700);
+        let account = Account {
+            name: "job".to_owned(),
+            uid: 61_234,
+            gid: 61_235,
+        };
+        let shown = [granted.clone()];
+        let opener = Opener {
+            account: Some(&account),
+            openly: Some(&shown),
+        };
+        opener.open(&top.join("open")).unwrap();
+        assert_eq!(opener.open(&closed.join("file")).unwrap_err(), Errno::ACCESS);
+        opener.open(&granted.join("file")).unwrap();
+        // The control: whoever may see it all gets it, and nothing of the account's stays with this process.
+        let all = Opener {
+            openly: None,
+            ..opener
+        };
+        all.open(&closed.join("file")).unwrap();
+        assert!(std::fs::read(closed.join("file")).is_ok());
     }
 }
