@@ -166,6 +166,9 @@ pub struct StatusReport {
     /// Where the status page and the metrics are served.
     #[serde(default)]
     pub listen: Option<String>,
+    /// As whom the part runs that you ask, which faces the network, and behind what.
+    #[serde(default)]
+    pub fence: Option<String>,
     /// When the configuration was read, whether the last reading came to nothing, and what waits for a restart.
     #[serde(default)]
     pub config: ConfigReport,

@@ -23,7 +23,7 @@ pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use camino::Utf8PathBuf;
@@ -79,6 +79,8 @@ pub struct Daemon {
     /// Counts changes that somebody might wait for.
     changed: watch::Sender<u64>,
     board: Board,
+    /// As whom this process runs and behind what, once that is so.
+    fence: OnceLock<String>,
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +143,7 @@ impl Daemon {
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
             board: Board::default(),
+            fence: OnceLock::new(),
         }))
     }
 
@@ -455,6 +458,12 @@ impl Daemon {
     /// Keeps the packet filter as it should be, where jobs need one. Never returns.
     pub async fn keep_egress(&self) -> Infallible {
         self.pipeline.keep_egress().await
+    }
+
+    /// Notes as whom this process runs, and behind what.
+    pub fn runs_behind(&self, fence: String) {
+        // It does not change.
+        let _ = self.fence.set(fence);
     }
 
     /// Has the warden tell the service manager.

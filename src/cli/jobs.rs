@@ -470,6 +470,7 @@ fn status_text(status: &StatusReport) -> String {
         github,
         vm,
         listen,
+        fence,
         config,
     } = status;
     let row = |slot: &SlotReport| {
@@ -492,13 +493,17 @@ fn status_text(status: &StatusReport) -> String {
         .unwrap_or_default();
     let github = github.as_ref().map(github_text).unwrap_or_default();
     let vm = vm.as_ref().map(vm_text).unwrap_or_default();
+    let fence = fence
+        .as_ref()
+        .map(|fence| format!("dispatcher: {fence}\n"))
+        .unwrap_or_default();
     let page = match listen.as_deref() {
         None => String::new(),
         Some(at) if at.starts_with("unix:") => format!("page: {at}\n"),
         Some(at) => format!("page: http://{at}/\n"),
     };
     format!(
-        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{page}{}{shut}{full}{}queued: {}\n{vm}{github}{}",
+        "ephemerd {version}, pid {pid}, {data_dir}{draining}\n{fence}{page}{}{shut}{full}{}queued: {}\n{vm}{github}{}",
         config_text(config),
         table(
             ["SLOT", "ACCOUNT", "NOW"],

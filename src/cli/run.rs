@@ -73,6 +73,7 @@ pub fn run(
         program: &program,
         args: named.chain(["__dispatch".to_owned()]).collect(),
         config_file: config_file.clone(),
+        read_from: Some(super::config_file(config_file.as_deref(), host)).filter(|file| file.exists()),
         log,
     };
     match supervise(host, &loaded.config, orders) {
@@ -110,17 +111,22 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     let control = config.control.clone();
     let (warden, ground, descriptors) = Warden::join()?;
     let watchdog = ground.watchdog;
-    if ground.dispatcher.is_some() {
-        let own = workspace::of_dispatcher(&config.host.data_dir);
-        let is_fenced = match host.os {
-            Os::Linux => os::fence_dispatcher(&own).context("could not fence the dispatcher in")?,
-            // A profile of its own is not written yet.
-            Os::MacOs => false,
-        };
-        if !is_fenced {
-            info!("the dispatcher is fenced in by its account alone");
+    let own = workspace::of_dispatcher(&config.host.data_dir);
+    let fence = match (&ground.dispatcher, host.os) {
+        (None, _) => "as whoever started it, behind nothing".to_owned(),
+        (Some(account), Os::Linux) => {
+            let is_whole = os::fence_dispatcher(&own).context("could not fence the dispatcher in")?;
+            let landlock = if is_whole {
+                "Landlock"
+            } else {
+                "as much of Landlock as this kernel has"
+            };
+            format!("as {}, without a capability, behind {landlock}", account.name)
         }
-    }
+        // A profile of its own is not written yet.
+        (Some(account), Os::MacOs) => format!("as {}, behind no sandbox", account.name),
+    };
+    info!("the dispatcher runs {fence}");
     let mut descriptors = descriptors.into_iter();
     let listener = door(descriptors.next())?.context("the warden has opened no control socket")?;
     let page_door = match &control.listen {
@@ -176,6 +182,7 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
         (guests, only_guests),
     )?;
     drop(planner);
+    daemon.runs_behind(fence);
     let page = match &control.listen {
         Some(listen) => Some(listen_for_page(listen, page_door).await?),
         None => None,

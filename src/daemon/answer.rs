@@ -233,6 +233,7 @@ impl Daemon {
             github: self.source.as_ref().map(Source::report),
             vm,
             listen: self.board.at.get().map(ToString::to_string),
+            fence: self.fence.get().cloned(),
             config: self.reading.report(),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use camino::Utf8PathBuf;
+
 use super::launch::LaunchPlan;
 use super::step::Given;
 use crate::profile::Policy;
@@ -17,7 +19,12 @@ impl Launcher {
     }
 
     /// Fails: a policy of Linux means nothing here.
-    pub(crate) fn spawn(&self, plan: &LaunchPlan, _: &Policy, _: Given) -> io::Result<i32> {
+    pub(crate) fn spawn(
+        &self,
+        plan: &LaunchPlan,
+        _: (&Policy, Option<&[Utf8PathBuf]>),
+        _: Given,
+    ) -> io::Result<i32> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             format!(

@@ -43,7 +43,7 @@ use crate::profile::Policy;
 /// tells.
 pub(crate) fn run(
     (plan, policy): (&LaunchPlan, &Policy),
-    filters: &seccomp::Filters,
+    (filters, openly): (&seccomp::Filters, Option<&[Utf8PathBuf]>),
     outer: (u32, u32),
     given: Given,
 ) -> i32 {
@@ -52,7 +52,7 @@ pub(crate) fn run(
     drop(given.group);
     // A job opens /dev/stdout by name, which the kernel checks against the pipe's owner.
     give_pipes(&given.job, plan.account.as_ref());
-    if let Err(error) = apply(plan, policy, (filters, given.openly.as_deref()), outer) {
+    if let Err(error) = apply(plan, policy, (filters, openly), outer) {
         say(&mut status, &error.into());
         return 1;
     }

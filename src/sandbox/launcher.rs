@@ -33,15 +33,21 @@ impl Launcher {
         })
     }
 
-    /// Starts the first process of a job; `profile` is the file of its profile, where its system takes one. How the
+    /// Starts the first process of a job; `profile` is the file of its profile, where its system takes one. What is in `openly`
+    /// may be shown to it although its account does not get there, with everything below; anything, where not set. How the
     /// launch went is said on the status pipe. The caller must have one thread.
     ///
     /// # Errors
     /// The plan is for another system, or the system refuses the process.
-    pub(crate) fn spawn(&self, plan: &LaunchPlan, profile: &Utf8Path, given: Given) -> io::Result<First> {
+    pub(crate) fn spawn(
+        &self,
+        plan: &LaunchPlan,
+        profile: &Utf8Path,
+        (given, openly): (Given, Option<&[Utf8PathBuf]>),
+    ) -> io::Result<First> {
         match (self, &plan.confinement) {
             (Self::Linux(launcher), Confinement::Linux(policy)) => {
-                let pid = launcher.spawn(plan, policy, given)?;
+                let pid = launcher.spawn(plan, (policy, openly), given)?;
                 Ok(First {
                     pid: Pid::from_raw(pid),
                     leash: None,

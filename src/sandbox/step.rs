@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use camino::Utf8PathBuf;
 use nix::sys::stat::{SFlag, fstat};
 
 use super::launch::Status;
@@ -68,13 +67,6 @@ pub(crate) struct Given {
     pub(crate) status: OwnedFd,
     /// The control group that the first process is to begin in.
     pub(crate) group: Option<OwnedFd>,
-    /// What may be shown to the job although its account does not get there, with everything below; all there is, where
-    /// whoever asks may see it all.
-    #[cfg_attr(
-        not(target_os = "linux"),
-        expect(dead_code, reason = "on macOS root opens nothing that is shown to a job")
-    )]
-    pub(crate) openly: Option<Vec<Utf8PathBuf>>,
 }
 
 /// Makes the pipes among the job's streams its account's. What is no pipe (/dev/null, say) is the host's and stays

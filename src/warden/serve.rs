@@ -415,11 +415,11 @@ impl Warden {
             job: [stdin, stdout, stderr],
             status,
             group,
-            openly: self.bounds.as_ref().map(|bounds| bounds.openly()),
         };
+        let openly = self.bounds.as_ref().map(Bounds::openly);
         let launcher = self.launcher.as_ref();
         let launcher = launcher.ok_or_else(|| io::Error::other("this process starts no jobs"))?;
-        let first = launcher.spawn(plan, &workspace.profile(), given)?;
+        let first = launcher.spawn(plan, &workspace.profile(), (given, openly.as_deref()))?;
         let pid = first.pid.as_raw();
         self.jobs.insert(plan.job.clone(), first);
         Ok(Reply::Launched { pid })

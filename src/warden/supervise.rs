@@ -30,6 +30,7 @@ use crate::control::server;
 use crate::daemon::ground::{self, Ground};
 use crate::daemon::start::{self, Claim, StartError, egress_slots, slots};
 use crate::github::runner::tree::RUNNERS;
+use crate::host::accounts::as_dispatcher;
 use crate::host::command::halves;
 use crate::host::egress::filter::Filter;
 use crate::host::logfile::LogFile;
@@ -56,6 +57,18 @@ pub enum SuperviseError {
     /// The host is not ready for it.
     #[error(transparent)]
     Start(Box<StartError>),
+    /// The dispatcher cannot read the configuration.
+    #[error(
+        "`{account}`, as which the daemon's unprivileged half runs, cannot read `{path}`\nhint: chmod a+r '{path}', and a+x the folders above; secrets stay in files of their own"
+    )]
+    Unread {
+        /// The configuration.
+        path: Utf8PathBuf,
+        /// The dispatcher's account.
+        account: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A socket of its cannot be made.
     #[error("could not listen on `{path}`")]
     Listen {
@@ -93,6 +106,8 @@ pub struct Orders<'a> {
     pub args: Vec<String>,
     /// The configuration file, where one was named.
     pub config_file: Option<Utf8PathBuf>,
+    /// The configuration file that was read, where there is one.
+    pub read_from: Option<Utf8PathBuf>,
     /// Where the log goes, if not to standard error.
     pub log: Option<LogFile>,
 }
@@ -104,6 +119,7 @@ pub struct Orders<'a> {
 /// The daemon cannot be started; then nothing is left behind.
 pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8, SuperviseError> {
     let mut ground = ground::lay(host, config, (orders.program, Claim::Everything))?;
+    may_read(config, orders.read_from.as_deref())?;
     let all = slots(config, ground.accounts.as_deref());
     let data_dir = &config.host.data_dir;
     let shared = ground.shared_locks(host, config);
@@ -188,6 +204,18 @@ pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8,
     }
     warden.end_all();
     code
+}
+
+/// Whether the dispatcher can read the configuration, which it does anew with every reload.
+fn may_read(config: &Config, file: Option<&Utf8Path>) -> Result<(), SuperviseError> {
+    let Some(path) = file else { return Ok(()) };
+    let account = &config.host.account;
+    let opened = as_dispatcher(account, || File::open(path)).and_then(|opened| opened);
+    opened.map(drop).map_err(|source| SuperviseError::Unread {
+        path: path.to_owned(),
+        account: account.clone(),
+        source,
+    })
 }
 
 /// Starts the process that runs programs of the host's for the daemon, and by it that of the packet filter. `theirs` is the

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use ephemerd::job::Outcome;
 use nix::unistd::{Gid, Uid, User};
 
-use crate::harness::{Daemon, PROGRAM, Site, command, out, processes_of, said, status_field};
+use crate::harness::{Daemon, PROGRAM, Site, command, err, out, processes_of, said, status_field};
 
 /// A field of a process's status, in words.
 fn field(pid: i32, name: &str) -> Vec<String> {
@@ -28,6 +28,11 @@ fn the_dispatcher_is_the_services_account_without_a_capability_and_without_a_way
         assert!(bits.bytes().all(|bit| bit == b'0'), "{set} {bits}");
     }
     assert_eq!(field(pid, "NoNewPrivs"), ["1"]);
+    // Nobody can look at a ruleset from outside; the kernel has told the dispatcher that it has all of it.
+    let fence = format!("as {}, without a capability, behind Landlock", service.name);
+    assert_eq!(daemon.status().fence.as_deref(), Some(fence.as_str()));
+    let shown = out(&daemon.cli(&["status"]));
+    assert!(shown.contains(&format!("dispatcher: {fence}\n")), "{shown}");
     // The control: its warden has what it takes, and cannot hand any of it on by executing something.
     let warden = daemon.warden();
     assert_eq!(field(warden, "Uid"), ["0"; 4]);
@@ -133,6 +138,16 @@ fn a_configuration_that_is_named_from_where_one_is_is_found_by_both_halves() {
         daemon.outcome(&daemon.script("exit 5")),
         Outcome::Exited { code: 5 }
     );
+}
+
+#[test]
+fn a_configuration_that_only_root_may_read_is_refused_with_the_way_out() {
+    let site = Site::new("");
+    fs::set_permissions(&site.config, fs::Permissions::from_mode(0o600)).unwrap();
+    let output = site.run(&["run"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let hint = format!("hint: chmod a+r '{}'", site.config);
+    assert!(err(&output).contains(&hint), "{}", said(&output));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use camino::Utf8PathBuf;
+
 use crate::profile::policy::{Network, Policy};
 use crate::sandbox::launch::LaunchPlan;
 
@@ -39,7 +41,12 @@ impl Launcher {
     ///
     /// # Errors
     /// The kernel refuses the namespaces; the message says what to look at.
-    pub(crate) fn spawn(&self, plan: &LaunchPlan, policy: &Policy, given: Given) -> io::Result<i32> {
+    pub(crate) fn spawn(
+        &self,
+        plan: &LaunchPlan,
+        (policy, openly): (&Policy, Option<&[Utf8PathBuf]>),
+        given: Given,
+    ) -> io::Result<i32> {
         let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         if policy.network == Network::None {
             flags |= libc::CLONE_NEWNET;
@@ -61,7 +68,7 @@ impl Launcher {
         match pid {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                let code = super::run((plan, policy), &self.filters, outer, given);
+                let code = super::run((plan, policy), (&self.filters, openly), outer, given);
                 // SAFETY: ends the child without running the parent's destructors.
                 unsafe { libc::_exit(code) }
             }
