@@ -89,6 +89,8 @@ pub fn run(
 /// # Errors
 /// It cannot start, or cannot go on.
 pub fn dispatch(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+    // It was executed by a descriptor's number.
+    os::call_self(c"ephemerd")?;
     os::close_memory().context("could not close the dispatcher's memory to others")?;
     log_to_stderr(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_current_thread()

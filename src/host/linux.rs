@@ -119,6 +119,20 @@ pub(crate) fn become_dispatcher(ids: Option<(u32, u32)>) -> std::io::Result<()> 
     Ok(prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?)
 }
 
+/// The program at `path`, open, and a path by which a child of this process executes it although the child's account does not
+/// get to where it lies: its own mode still decides.
+pub(crate) fn program_for(path: &camino::Utf8Path) -> std::io::Result<(OwnedFd, String)> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let opened = nix::fcntl::open(path.as_std_path(), flags, Mode::empty())?;
+    let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    Ok((opened, path))
+}
+
+/// What this process is called in lists of processes.
+pub(crate) fn call_self(name: &std::ffi::CStr) -> std::io::Result<()> {
+    Ok(nix::sys::prctl::set_name(name)?)
+}
+
 /// Closes this process's memory and descriptors to others of its account (prctl(2), `PR_SET_DUMPABLE`).
 pub(crate) fn close_memory() -> std::io::Result<()> {
     Ok(nix::sys::prctl::set_dumpable(false)?)

@@ -32,6 +32,18 @@ pub(crate) fn network_changes() -> std::io::Result<Vec<OwnedFd>> {
     Ok(vec![socket])
 }
 
+/// The program at `path`, open, and the path by which a child of this process executes it: no other way is known here, so that
+/// the child's account must get there.
+pub(crate) fn program_for(path: &camino::Utf8Path) -> std::io::Result<(OwnedFd, String)> {
+    Ok((std::fs::File::open(path)?.into(), path.to_string()))
+}
+
+/// Nothing to do: a process is called what its program is.
+#[expect(clippy::unnecessary_wraps, reason = "as on Linux, where it can fail")]
+pub(crate) fn call_self(_name: &CStr) -> std::io::Result<()> {
+    Ok(())
+}
+
 /// Closes this process to debuggers (ptrace(2), `PT_DENY_ATTACH`). Whether that keeps its task port from others of its
 /// account, too, was not tried.
 pub(crate) fn close_memory() -> std::io::Result<()> {

@@ -141,6 +141,27 @@ fn a_configuration_that_is_named_from_where_one_is_is_found_by_both_halves() {
 }
 
 #[test]
+fn a_program_and_a_grant_below_a_folder_of_roots_are_used_although_no_account_gets_there() {
+    let site = Site::new("");
+    let closed = site.top.join("closed");
+    let granted = closed.join("granted");
+    fs::create_dir_all(&granted).unwrap();
+    fs::write(granted.join("file"), "granted\n").unwrap();
+    fs::write(closed.join("file"), "not granted\n").unwrap();
+    let program = closed.join("ephemerd");
+    fs::copy(PROGRAM, &program).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    site.configure(&format!("[native]\nextra_read = [{granted:?}]\n"));
+    let mut run = command(&program);
+    run.arg("--config").arg(&site.config).arg("run");
+    let daemon = Daemon::start_by(site, run);
+    let name = fs::read_to_string(format!("/proc/{}/comm", daemon.pid())).unwrap();
+    assert_eq!(name, "ephemerd\n");
+    let shown = daemon.run(&format!("cat {granted}/file; cat {closed}/file 2>/dev/null"));
+    assert_eq!(out(&shown), "granted\n", "{}", said(&shown));
+}
+
+#[test]
 fn a_configuration_that_only_root_may_read_is_refused_with_the_way_out() {
     let site = Site::new("");
     fs::set_permissions(&site.config, fs::Permissions::from_mode(0o600)).unwrap();

@@ -53,12 +53,14 @@ pub(crate) fn start_dispatcher(
     socket: OwnedFd,
     log: Option<OwnedFd>,
 ) -> io::Result<Child> {
+    let (opened, path) = os::program_for(program)?;
     #[expect(
         clippy::disallowed_methods,
         reason = "this module is where programs are started"
     )]
-    let mut command = Command::new(program);
+    let mut command = Command::new(path);
     command
+        .arg0(program)
         .args(args)
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_PID")
@@ -80,5 +82,7 @@ pub(crate) fn start_dispatcher(
     };
     // SAFETY: this process has one thread, so what is done between fork and exec may be anything.
     unsafe { command.pre_exec(become_it) };
-    command.spawn()
+    let started = command.spawn();
+    drop(opened);
+    started
 }

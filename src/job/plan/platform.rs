@@ -169,10 +169,14 @@ impl Platform {
         found.unwrap_or_else(|_| path.to_owned())
     }
 
-    /// The path of something that must exist, as [`Platform::resolved`].
+    /// The path of something that must exist, as [`Platform::resolved`]. Where this process does not get, as below a folder
+    /// of root's, it is taken as it is written: whoever shows it to the job finds out, and follows no link on the way.
     pub(super) fn existing(&self, path: &Utf8Path) -> std::io::Result<Utf8PathBuf> {
         if self.os() == Os::host() {
-            path.canonicalize_utf8()
+            match path.canonicalize_utf8() {
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(path.to_owned()),
+                found => found,
+            }
         } else {
             Ok(self.resolved(path))
         }
