@@ -13,9 +13,6 @@ fn small(more: &str) -> (Daemon, Small) {
     let disk = Small::at(site.top.join("epht-full"), 256);
     site.data_dir = disk.0.join("data");
     site.configure(more);
-    let text = fs::read_to_string(&site.config).unwrap();
-    let text = text.replace("[host]\n", "[host]\nmin_free_disk = \"64MiB\"\n");
-    fs::write(&site.config, text).unwrap();
     (Daemon::start_at(site), disk)
 }
 

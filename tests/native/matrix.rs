@@ -200,7 +200,7 @@ fn heavy_a_disk_that_is_full_after_any_write_leaves_nothing_and_every_job_ended_
     site.data_dir = disk.0.join("data");
     site.configure("");
     let text = std::fs::read_to_string(&site.config).unwrap();
-    let text = text.replace("[host]\n", "[host]\nmin_free_disk = \"1MiB\"\n");
+    let text = text.replace("min_free_disk = \"64MiB\"", "min_free_disk = \"1MiB\"");
     std::fs::write(&site.config, text).unwrap();
     let mut daemon = Daemon::start_at(site);
     let _journal = Journal::begin(daemon.site().data_dir.join("state/ledger.db"));

@@ -224,11 +224,7 @@ fn a_job_that_runs_keeps_its_limits_and_a_floor_that_is_raised_lets_none_begin()
     let running = daemon.script("echo begun; sleep 3; echo over");
     daemon.wait_for_output(&running, "begun");
     rewrite(daemon.site(), "memory = \"64MiB\"", "memory = \"1B\"");
-    rewrite(
-        daemon.site(),
-        "manifest =",
-        "min_free_disk = \"1000TiB\"\nmanifest =",
-    );
+    rewrite(daemon.site(), "\"64MiB\"\ndata_dir", "\"1000TiB\"\ndata_dir");
     reload(&daemon, &[]);
     let waiting = daemon.script("true");
     let full = daemon.status().full.unwrap();
@@ -236,7 +232,7 @@ fn a_job_that_runs_keeps_its_limits_and_a_floor_that_is_raised_lets_none_begin()
     assert_eq!(daemon.outcome(&running), Outcome::Exited { code: 0 });
     assert_eq!(daemon.story(&waiting).job.claimed_ms, None);
     rewrite(daemon.site(), "memory = \"1B\"", "memory = \"64MiB\"");
-    rewrite(daemon.site(), "min_free_disk = \"1000TiB\"\n", "");
+    rewrite(daemon.site(), "1000TiB", "64MiB");
     reload(&daemon, &[]);
     assert_eq!(daemon.outcome(&waiting), Outcome::Exited { code: 0 });
 }

@@ -74,8 +74,9 @@ impl Site {
         } else {
             "\n[egress]\nmode = \"offline\"\n"
         };
+        // How full this host's disk is, is not their business either.
         let text = format!(
-            "[host]\ndata_dir = {data_dir:?}\naccount = {account:?}\nmanifest = {manifest}\n[trust]\ndefault = \"refuse\"\n[trust.repos]\n{trust}{more}{offline}",
+            "[host]\nmin_free_disk = \"64MiB\"\ndata_dir = {data_dir:?}\naccount = {account:?}\nmanifest = {manifest}\n[trust]\ndefault = \"refuse\"\n[trust.repos]\n{trust}{more}{offline}",
             data_dir = self.data_dir,
             account = self.family.name,
         );
