@@ -199,7 +199,7 @@ pub fn run(cli: &Cli, host: &Host) -> anyhow::Result<ExitCode> {
     let socket = || Ok::<_, anyhow::Error>(load(path)?.config.control.socket);
     match &cli.command {
         Command::Run(args) => run::run(args, host, load(path)?, path),
-        Command::Dispatch => run::dispatch(host, load(path)?, config_file(path)),
+        Command::Dispatch => run::dispatch(host, || load(path), config_file(path)),
         Command::Exec(args) => exec::run(args, host, load(path)?, config_file(path)),
         Command::Submit(args) => submit::run(args, &socket()?),
         Command::Jobs(args) => jobs::jobs(args, &load(path)?.config, (host, config_file(path))),

@@ -169,6 +169,9 @@ pub struct StatusReport {
     /// As whom the part runs that you ask, which faces the network, and behind what.
     #[serde(default)]
     pub fence: Option<String>,
+    /// How many of that part were killed before this one since the daemon was started.
+    #[serde(default)]
+    pub killed: u32,
     /// When the configuration was read, whether the last reading came to nothing, and what waits for a restart.
     #[serde(default)]
     pub config: ConfigReport,

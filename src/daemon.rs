@@ -16,7 +16,9 @@ pub mod listen;
 pub mod look;
 mod prune;
 pub mod queue;
+pub mod recover;
 pub mod reload;
+pub mod resume;
 pub mod start;
 pub mod vm;
 pub mod webhook;
@@ -37,7 +39,7 @@ use crate::github::runner::listener;
 use crate::github::seen::JobSeen;
 use crate::job::ledger::{Ending, Entry, LedgerError, Usage};
 use crate::job::output::Stream;
-use crate::job::run::{DAEMON_STOPPED, Order, Pipeline, RunnerOrder};
+use crate::job::run::{DAEMON_STOPPED, Ended, Order, Pipeline, RunError, RunnerOrder};
 use crate::job::{JobId, JobSpec, Outcome};
 use crate::slot::Slot;
 use crate::trust::Route;
@@ -244,11 +246,16 @@ impl Daemon {
                 }
             }
         };
-        self.state().running.remove(&id);
+        self.job_over(&id, &slot, unusable);
+    }
+
+    /// Takes in that nothing goes on any more with a job, and why its slot is of no use, if it is not.
+    fn job_over(self: &Arc<Self>, id: &JobId, slot: &Slot, unusable: Option<String>) {
+        self.state().running.remove(id);
         if let Some(source) = &self.source {
-            source.over(&id);
+            source.over(id);
         }
-        self.free(&slot, unusable);
+        self.free(slot, unusable);
     }
 
     /// Whether a job came from elsewhere than the control socket.
@@ -350,16 +357,22 @@ impl Daemon {
         slot: &Slot,
         cancel: &CancellationToken,
     ) -> Option<String> {
-        let limit_byte = self.pipeline.planner().config().native.limits.output_byte;
-        let stream = Stream::Log {
+        let stream = self.stream_of(id);
+        let ended = self.pipeline.run_as((id, spec), runner, slot, stream, cancel);
+        self.after_job(id, slot, ended.await).await
+    }
+
+    /// Where a job's output goes.
+    fn stream_of(&self, id: &JobId) -> Stream {
+        Stream::Log {
             file: self.log_of(id),
-            limit_byte,
-        };
-        match self
-            .pipeline
-            .run_as((id, spec), runner, slot, stream, cancel)
-            .await
-        {
+            limit_byte: self.pipeline.planner().config().native.limits.output_byte,
+        }
+    }
+
+    /// Why the slot of a job is of no use after it, if it is not.
+    async fn after_job(&self, id: &JobId, slot: &Slot, ended: Result<Ended, RunError>) -> Option<String> {
+        match ended {
             Ok(ended) if ended.leftovers.is_empty() => None,
             Ok(ended) => Some(format!("job {id} left {}", ended.leftovers.join(", "))),
             Err(error) => {
@@ -449,8 +462,9 @@ impl Daemon {
             usage: Usage::default(),
             egress: None,
         };
-        if let Err(error) = self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
-            error!(job = %id, error = crate::chain(&error), "could not record the end");
+        match self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
+            Ok(()) => self.pipeline.warden.forget(id),
+            Err(error) => error!(job = %id, error = crate::chain(&error), "could not record the end"),
         }
         self.tell();
     }

@@ -264,6 +264,12 @@ fn register_host(registry: &mut Registry, now: &Now<'_>) {
     );
     gauge(
         registry,
+        "dispatcher_killed",
+        "Dispatchers that were killed before the one that answers, since the daemon was started",
+        u64::from(status.killed),
+    );
+    gauge(
+        registry,
         "config_last_reload_successful",
         "Whether the configuration could be read when it was read last",
         u64::from(status.config.failed.is_none()),

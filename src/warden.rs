@@ -7,16 +7,20 @@
 //! the paths of workspaces itself from job ids and the folder it was started with; what a launch plan shows to
 //! the job it takes from the dispatcher.
 //!
-//! When the dispatcher goes away, the warden kills what it started and ends; when the warden goes away, the
-//! kernel kills the jobs (`PR_SET_PDEATHSIG`), or on macOS the guard of each does.
+//! When the dispatcher of a daemon is killed, the warden starts another, which takes the jobs up ([`supervise`]); when that of a
+//! single command goes away, the warden kills what it started and ends. When the warden goes away, the kernel kills the jobs
+//! (`PR_SET_PDEATHSIG`), or on macOS the guard of each does.
 
+mod again;
 pub(crate) mod bounds;
 pub mod client;
 pub(crate) mod domain;
 mod filter;
+mod kept;
 mod post;
 pub(crate) mod scrub;
 pub mod serve;
+mod shift;
 pub mod supervise;
 pub(crate) mod wire;
 
@@ -36,6 +40,7 @@ use crate::provision::question::Answer;
 use crate::sandbox::launch::LaunchPlan;
 use crate::slot::{Account, Slot};
 use crate::workspace::homebrew::Order;
+pub use kept::Memo;
 
 /// What the dispatcher asks of the warden. A [`Request::Launch`] carries four descriptors: standard input,
 /// output and error of the job, and the status pipe.
@@ -130,6 +135,26 @@ pub enum Request {
         /// The tool.
         spec: CommandSpec,
     },
+    /// Keep a memo, and the descriptors that come with it, for the dispatcher that follows when this one is killed. Without
+    /// descriptors, those that came with an earlier one stay.
+    Keep {
+        /// The job that it is about, if it is about one.
+        of: Option<JobId>,
+        /// What it says.
+        memo: Memo,
+    },
+    /// Forget what is kept of a job.
+    Forget {
+        /// The job.
+        job: JobId,
+    },
+    /// Tell what is kept. Its descriptors come with the answer.
+    Recall {
+        /// As it was kept.
+        of: Option<JobId>,
+    },
+    /// Answer another dispatcher from now on, at the end of a socket that comes with this. Only the steward is told.
+    Link,
     /// Do something to what a guest has on this host.
     Guest {
         /// Its name.
@@ -241,13 +266,31 @@ pub enum Reply {
         /// As wait(2) tells it.
         status: i32,
     },
-    /// Said first, before anything is asked: what the dispatcher stands on.
-    Hello(Box<Ground>),
+    /// What is kept.
+    Kept {
+        /// What was written, where something was.
+        memo: Option<Memo>,
+        /// The job's first process, as the host sees it, while it has one.
+        pid: Option<i32>,
+    },
+    /// Said first, before anything is asked.
+    Hello(Box<Hello>),
     /// It could not be done.
     Failed {
         /// What and why, with a hint where there is one.
         reason: String,
     },
+}
+
+/// What a dispatcher begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// What it stands on.
+    pub ground: Ground,
+    /// The jobs that an earlier one has left a memo of.
+    pub kept: Vec<JobId>,
+    /// How many have been killed before it since the daemon was started.
+    pub killed: u32,
 }
 
 /// What a job uses at one moment.

@@ -107,6 +107,7 @@ async fn run_one(
     let Started {
         mut pipeline,
         room: _,
+        taken_up: _,
         only_guests: _,
         slots,
         recovered,

@@ -471,6 +471,7 @@ fn status_text(status: &StatusReport) -> String {
         vm,
         listen,
         fence,
+        killed,
         config,
     } = status;
     let row = |slot: &SlotReport| {
@@ -495,7 +496,12 @@ fn status_text(status: &StatusReport) -> String {
     let vm = vm.as_ref().map(vm_text).unwrap_or_default();
     let fence = fence
         .as_ref()
-        .map(|fence| format!("dispatcher: {fence}\n"))
+        .map(|fence| match killed {
+            0 => format!("dispatcher: {fence}\n"),
+            killed => format!(
+                "dispatcher: {fence}; {killed} before it were killed, and it went on with their jobs\n"
+            ),
+        })
         .unwrap_or_default();
     let page = match listen.as_deref() {
         None => String::new(),

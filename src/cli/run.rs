@@ -14,13 +14,14 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::config::{Listen, Loaded, Log, LogFormat};
+use crate::config::{ConfigError, Listen, Loaded, Log, LogFormat, parse};
 use crate::control::server;
 use crate::daemon::Daemon;
 use crate::daemon::gate::Gate;
 use crate::daemon::github::Source;
 use crate::daemon::listen::Listener;
 use crate::daemon::reload::Reading;
+use crate::daemon::resume::DaemonMemo;
 use crate::daemon::start::{Started, join};
 use crate::daemon::vm::Guests;
 use crate::host::command::halves::accept_signals;
@@ -88,30 +89,45 @@ pub fn run(
 ///
 /// # Errors
 /// It cannot start, or cannot go on.
-pub fn dispatch(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+pub fn dispatch(
+    host: &Host,
+    load: impl FnOnce() -> Result<Loaded, ConfigError>,
+    config_file: Utf8PathBuf,
+) -> anyhow::Result<ExitCode> {
     // It was executed by a descriptor's number.
     os::call_self(c"ephemerd")?;
     os::close_memory().context("could not close the dispatcher's memory to others")?;
-    log_to_stderr(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(serve(host, loaded, config_file));
+    let ended = runtime.block_on(serve(host, load, config_file));
     // A runner's archive that is being fetched is not waited for.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow::Result<ExitCode> {
+async fn serve(
+    host: &Host,
+    load: impl FnOnce() -> Result<Loaded, ConfigError>,
+    config_file: Utf8PathBuf,
+) -> anyhow::Result<ExitCode> {
     // From here on a signal waits until it can be obeyed, instead of ending us half started.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     accept_signals()?;
+    let (warden, hello, descriptors) = Warden::join()?;
+    let memo = warden.recall::<DaemonMemo>(None).await?.map(|left| left.memo);
+    // What was in force when the last one was killed still is: the privileged half goes by it.
+    let loaded = match &memo {
+        Some(DaemonMemo { config, .. }) => parse(&config.text, &config.file)?,
+        None => load()?,
+    };
+    log_to_stderr(&loaded.config.log);
     let reading = Reading::new(host, config_file.clone(), loaded.clone());
     let config = loaded.config;
     let program = super::own_program()?;
     let control = config.control.clone();
-    let (warden, ground, descriptors) = Warden::join()?;
+    let (ground, killed) = (&hello.ground, hello.killed);
     let watchdog = ground.watchdog;
     let own = workspace::of_dispatcher(&config.host.data_dir);
     let fence = match (&ground.dispatcher, host.os) {
@@ -142,10 +158,11 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
         only_guests,
         slots,
         recovered,
+        taken_up,
         notes,
         manifests,
         locks: _locks,
-    } = join(host, config, config_file, (&program, warden), (*ground, changes)).await?;
+    } = join(host, config, config_file, (&program, warden), (*hello, changes)).await?;
     for what in recovered {
         warn!(what, "recovered");
     }
@@ -185,6 +202,8 @@ async fn serve(host: &Host, loaded: Loaded, config_file: Utf8PathBuf) -> anyhow:
     )?;
     drop(planner);
     daemon.runs_behind(fence);
+    daemon.begin(memo.as_ref(), killed);
+    daemon.take_up(taken_up);
     let page = match &control.listen {
         Some(listen) => Some(listen_for_page(listen, page_door).await?),
         None => None,

@@ -71,10 +71,7 @@ pub fn merged(old: &Loaded, new: &Loaded) -> Result<Loaded, Apart> {
     }
     let of = |loaded: &Loaded, wanted: Applies| {
         let rows = rows(loaded).into_iter();
-        let chosen = rows.filter(|row| applies(row, &old.config, &new.config) == wanted);
-        chosen
-            .map(|row| format!("{} = {}\n", row.key, row.value))
-            .collect::<String>()
+        lines(rows.filter(|row| applies(row, &old.config, &new.config) == wanted))
     };
     // What is shown reads back as the same, so that what may not stand together is found by who finds it in a file.
     let text = of(old, Applies::AtNextStart) + &of(new, Applies::AtOnce);
@@ -90,6 +87,15 @@ pub fn merged(old: &Loaded, new: &Loaded) -> Result<Loaded, Apart> {
         file: new.file.clone(),
         origins: new.origins.clone(),
     })
+}
+
+/// A configuration as text that reads back as the same, whatever file it came from.
+pub fn text(loaded: &Loaded) -> String {
+    lines(rows(loaded).into_iter())
+}
+
+fn lines(rows: impl Iterator<Item = Row>) -> String {
+    rows.map(|row| format!("{} = {}\n", row.key, row.value)).collect()
 }
 
 /// When another value in a row applies.

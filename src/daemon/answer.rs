@@ -1,6 +1,7 @@
 //! Answers for the control socket: who may ask, and what each question does.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use tracing::info;
@@ -11,11 +12,13 @@ use super::look::look;
 use super::{Daemon, Source};
 use crate::control::{Answer, Ask, SlotNow, SlotReport, StatusReport, Story};
 use crate::job::ledger::{Entry, LedgerError, Listing};
+use crate::job::run::memo::Memo;
 use crate::job::{JobId, JobSpec, Origin, Outcome, Repo};
 use crate::provision::question::Question;
 use crate::sandbox::Axis;
 use crate::sandbox::axes::{AxisReport, Standing};
 use crate::trust::{self, Route};
+use crate::vm::Wanted;
 
 impl Daemon {
     /// Whether a job has ended.
@@ -69,6 +72,7 @@ impl Daemon {
             Ask::Look { repo, questions } => self.look(&repo, &questions).await,
             Ask::Drain {} => {
                 self.state().draining = true;
+                self.leave_word();
                 self.wake_source();
                 Ok(Answer::Done {})
             }
@@ -79,6 +83,7 @@ impl Daemon {
                     state.draining = false;
                     state.vms.lift_cordons();
                 }
+                self.leave_word();
                 self.pump();
                 self.pump_guests();
                 self.wake_source();
@@ -97,15 +102,7 @@ impl Daemon {
         if self.state().stopping {
             return Err("the daemon is stopping".into());
         }
-        let planner = self.pipeline.planner();
-        let config = planner.config();
-        let mut decision = trust::decide(&config.trust, config.has_vm_backend(), &spec.origin);
-        if decision.route == Route::Native
-            && let Some(why) = self.why_not_native(&spec.origin.repo).await
-        {
-            decision = decision.fall_back(&why, config.has_vm_backend());
-        }
-        let (decision, wanted) = self.in_guest(decision);
+        let (decision, wanted) = self.decide(&spec.origin).await;
         let now = SystemTime::now();
         let id = self.pipeline.ledger.fresh_id(now).map_err(words)?;
         let entry = Entry {
@@ -115,23 +112,18 @@ impl Daemon {
             reason: &decision.reason,
             ticket: None,
         };
-        self.pipeline.ledger.record(entry, now).map_err(words)?;
+        // Before it is recorded: a job that the ledger has can always go on.
+        let memo = Memo {
+            spec: spec.clone(),
+            launched: None,
+        };
+        self.pipeline.warden.keep(Some(&id), &memo, &[]);
+        let recorded = self.pipeline.ledger.record(entry, now);
+        recorded
+            .inspect_err(|_| self.pipeline.warden.forget(&id))
+            .map_err(words)?;
         info!(job = %id, repo = %spec.origin.repo, route = ?decision.route, reason = decision.reason, "job taken");
-        match (decision.route, wanted) {
-            (Route::Native, _) => {
-                let mut state = self.state();
-                state.queue.push(id.clone(), spec.origin.repo.clone());
-                state.specs.insert(id.clone(), spec);
-            }
-            (Route::Vm, Some(wanted)) => self.await_guest(id.clone(), spec, wanted),
-            (Route::Vm | Route::Refuse, _) => self.end_unstarted(
-                &id,
-                Outcome::Refused {
-                    reason: decision.reason.clone(),
-                },
-            ),
-        }
-        self.pump();
+        self.send(&id, spec, (&decision, wanted));
         if decision.route != Route::Refuse {
             self.note_if_full(&id);
         }
@@ -140,6 +132,41 @@ impl Daemon {
             route: decision.route,
             reason: decision.reason,
         })
+    }
+
+    /// Where a job from somewhere goes, as this host is now, and what its guest is to be, if it is to have one.
+    pub(super) async fn decide(&self, origin: &Origin) -> (trust::Decision, Option<Wanted>) {
+        let planner = self.pipeline.planner();
+        let config = planner.config();
+        let mut decision = trust::decide(&config.trust, config.has_vm_backend(), origin);
+        if decision.route == Route::Native
+            && let Some(why) = self.why_not_native(&origin.repo).await
+        {
+            decision = decision.fall_back(&why, config.has_vm_backend());
+        }
+        self.in_guest(decision)
+    }
+
+    /// Sends a recorded job where it was decided.
+    pub(super) fn send(
+        self: &Arc<Self>,
+        id: &JobId,
+        spec: JobSpec,
+        (decision, wanted): (&trust::Decision, Option<Wanted>),
+    ) {
+        match (decision.route, wanted) {
+            (Route::Native, _) => {
+                let mut state = self.state();
+                state.queue.push(id.clone(), spec.origin.repo.clone());
+                state.specs.insert(id.clone(), spec);
+            }
+            (Route::Vm, Some(wanted)) => self.await_guest(id.clone(), spec, wanted),
+            (Route::Vm | Route::Refuse, _) => {
+                let reason = decision.reason.clone();
+                self.end_unstarted(id, Outcome::Refused { reason });
+            }
+        }
+        self.pump();
     }
 
     /// Why no native job of `repo` would be let through, as far as that is known without looking.
@@ -234,6 +261,7 @@ impl Daemon {
             vm,
             listen: self.board.at.get().map(ToString::to_string),
             fence: self.fence.get().cloned(),
+            killed: self.board.killed.load(Ordering::Relaxed),
             config: self.reading.report(),
         }
     }

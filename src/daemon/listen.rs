@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -51,6 +52,8 @@ pub(super) struct Board {
     tally: Tally,
     /// Where they are served, once they are.
     pub(super) at: OnceLock<Listen>,
+    /// How many dispatchers of this daemon were killed before this one.
+    pub(super) killed: AtomicU32,
     /// The last page of everything, and since when it is that.
     overview: Mutex<Option<(Instant, String)>>,
 }

@@ -18,7 +18,8 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::check::now_unix_ms;
 use super::gate::Manifests;
-use crate::config::diff::{Apart, Applies, Change, diff, merged};
+use super::resume::Text;
+use crate::config::diff::{Apart, Applies, Change, diff, merged, text};
 use crate::config::{ConfigError, Loaded, default_path, load, load_or_default};
 use crate::control::Answer;
 use crate::host::Host;
@@ -130,6 +131,15 @@ impl Reading {
     fn now(&self) -> MutexGuard<'_, Now> {
         // Every change is complete in itself.
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is in force, as it can be read again.
+    pub(super) fn in_force(&self) -> Text {
+        let now = self.now();
+        Text {
+            file: now.loaded.file.clone(),
+            text: text(&now.loaded),
+        }
     }
 
     /// How it is.
@@ -304,6 +314,7 @@ impl Daemon {
         let config = &loaded.config;
         // Before anything that is asked of it because of this.
         self.tell_service(News::Reloaded);
+        self.leave_word();
         self.pipeline.planner.set(planner);
         self.gate.go_by(config.clone(), manifests);
         if let Some(guests) = &self.guests {

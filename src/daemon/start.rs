@@ -11,14 +11,13 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::egress::{Keeper, KeeperError};
 use super::gate::Manifests;
 use super::ground::{self, Ground};
+use super::recover::{Recovered, TakenUp, close_entrances, recover};
 use crate::config::{Accounts, Config, EgressMode};
-use crate::github::admission::hook::Place;
 use crate::host::accounts::{self, AccountsError, Wanted};
 use crate::host::egress::{self, EgressError};
 use crate::host::mac::MacError;
 use crate::host::{Host, probe};
-use crate::job::Acquisition;
-use crate::job::ledger::{AcquisitionId, Ledger, LedgerError};
+use crate::job::ledger::{Ledger, LedgerError};
 use crate::job::plan::{PlanError, Planner, Platform};
 use crate::job::run::pressure::Pressure;
 use crate::job::run::{Pipeline, RunError};
@@ -27,8 +26,8 @@ use crate::provision::manifest::ManifestError;
 use crate::sandbox::axes::{self, AxisReport};
 use crate::slot::{Account, Slot};
 use crate::vm::room::Room;
+use crate::warden::Hello;
 use crate::warden::client::{Warden, WardenError};
-use crate::warden::{Reply, Request};
 use crate::workspace::WorkspaceError;
 
 /// Why nothing was started.
@@ -132,8 +131,10 @@ pub struct Started {
     pub room: Option<Room>,
     /// Why no native job can run here, where that is so and guests can.
     pub only_guests: Option<String>,
-    /// What was torn down, in words.
+    /// What was torn down or taken up, in words.
     pub recovered: Vec<String>,
+    /// The jobs of an earlier dispatcher that go on.
+    pub taken_up: Vec<TakenUp>,
     /// What jobs will miss on this host, in words.
     pub notes: Vec<String>,
     /// What this host must have.
@@ -181,8 +182,13 @@ pub async fn start(
     let (slots, locks) = ground::lock(&data_dir, shared.as_deref(), all, claim)?;
     let warden = Warden::start(program, &data_dir)?;
     let rules = RulesOf::Us;
+    let hello = Hello {
+        ground,
+        kept: vec![],
+        killed: 0,
+    };
     footing
-        .finish(host, (warden, rules), (program, claim), ground, (slots, locks))
+        .finish(host, (warden, rules), (program, claim), hello, (slots, locks))
         .await
 }
 
@@ -196,14 +202,14 @@ pub async fn join(
     config: Config,
     config_file: Utf8PathBuf,
     (program, warden): (&Utf8Path, Warden),
-    (ground, changes): (Ground, Vec<OwnedFd>),
+    (hello, changes): (Hello, Vec<OwnedFd>),
 ) -> Result<Started, StartError> {
-    let all = slots(&config, ground.accounts.as_deref());
-    let footing = Footing::new(host, config, config_file, (program, &ground))?;
+    let all = slots(&config, hello.ground.accounts.as_deref());
+    let footing = Footing::new(host, config, config_file, (program, &hello.ground))?;
     let whole = (program, Claim::Everything);
     let rules = RulesOf::Warden(changes);
     footing
-        .finish(host, (warden, rules), whole, ground, (all, vec![]))
+        .finish(host, (warden, rules), whole, hello, (all, vec![]))
         .await
 }
 
@@ -262,9 +268,10 @@ impl Footing {
         host: &Host,
         (warden, rules): (Warden, RulesOf),
         (program, claim): (&Utf8Path, Claim),
-        ground: Ground,
+        Hello { ground, kept, .. }: Hello,
         (slots, locks): (Vec<Slot>, Vec<File>),
     ) -> Result<Started, StartError> {
+        let kept = kept.into_iter().collect();
         let every = egress_slots(
             self.planner.config(),
             self::slots(self.planner.config(), ground.accounts.as_deref()),
@@ -285,8 +292,10 @@ impl Footing {
             Claim::Everything => room(host, &pipeline, (program, has_filter), ground.dispatcher.as_ref())?,
             Claim::OneSlot => None,
         };
-        let mut recovered = recover(&pipeline, room.as_ref(), &slots, claim).await?;
-        recovered.extend(close_entrances(host, &pipeline, &slots).await);
+        let Recovered { taken_up, report } =
+            recover(&pipeline, room.as_ref(), (&slots, claim), &kept).await?;
+        let mut recovered = report;
+        recovered.extend(close_entrances(host, &pipeline, &slots, &taken_up).await);
         pipeline.egress = match (rules, has_filter) {
             (RulesOf::Us, true) => Some(Keeper::start(host, pipeline.planner().config(), &every)?),
             (RulesOf::Warden(changes), true) => {
@@ -306,28 +315,11 @@ impl Footing {
             only_guests: ground.only_guests,
             slots,
             recovered,
+            taken_up,
             notes: self.notes,
             locks,
         })
     }
-}
-
-/// Guests among what a job holds, with their backends and names; and the rest.
-#[expect(clippy::type_complexity, reason = "taken apart at once")]
-fn apart(
-    open: Vec<(AcquisitionId, Acquisition)>,
-) -> (
-    Vec<(AcquisitionId, String, String)>,
-    Vec<(AcquisitionId, Acquisition)>,
-) {
-    let (mut guests, mut rest) = (vec![], vec![]);
-    for (id, what) in open {
-        match what {
-            Acquisition::Vm { backend, name } => guests.push((id, backend, name)),
-            other => rest.push((id, other)),
-        }
-    }
-    (guests, rest)
 }
 
 /// What guests are made in, where a backend is configured.
@@ -436,89 +428,4 @@ fn without_quarantined(mut slots: Vec<Slot>, ledger: &Ledger) -> Result<Vec<Slot
         return Err(StartError::AllQuarantined);
     }
     Ok(slots)
-}
-
-/// Removes entrances for hooks of GitHub jobs that an earlier process left in slots that are ours; which, in words.
-async fn close_entrances(host: &Host, pipeline: &Pipeline, slots: &[Slot]) -> Vec<String> {
-    let mut left = vec![];
-    for slot in slots {
-        // A path that is too long was never made.
-        let place = Place::new(&host.run, pipeline.planner().data_dir(), slot.index).ok();
-        if place.is_none_or(|place| place.folder().symlink_metadata().is_err()) {
-            continue;
-        }
-        // One that stays is in nobody's way: it is removed before the next is made.
-        let close = Request::CloseEntrance { slot: slot.index };
-        let how = match pipeline.warden.ask(close, &[]).await {
-            Ok(_) => "removed".to_owned(),
-            Err(error) => crate::chain(&error),
-        };
-        left.push(format!("entrance of slot {}: {how}", slot.index));
-    }
-    left
-}
-
-/// Tears down what earlier processes left: jobs of the slots that are ours, and, for the daemon, jobs that
-/// never got a slot and folders no ledger knows.
-async fn recover(
-    pipeline: &Pipeline,
-    room: Option<&Room>,
-    slots: &[Slot],
-    claim: Claim,
-) -> Result<Vec<String>, StartError> {
-    let mut report = Vec::new();
-    for unfinished in pipeline.ledger.unfinished()? {
-        let ours = match &unfinished.slot {
-            Some(slot) => claim == Claim::Everything || slots.iter().any(|s| s.index == slot.index),
-            None => claim == Claim::Everything,
-        };
-        if ours {
-            let (guests, open) = apart(unfinished.open);
-            let of_guests = match room {
-                Some(room) => room.recover(&pipeline.ledger, &guests).await?,
-                None => guests
-                    .iter()
-                    .map(|(_, backend, name)| {
-                        format!("guest {name} of the backend `{backend}`, which is not configured any more")
-                    })
-                    .collect(),
-            };
-            let ended = pipeline
-                .recover(&unfinished.id, unfinished.slot.as_ref(), (open, of_guests))
-                .await?;
-            let left = if ended.leftovers.is_empty() {
-                "clean".into()
-            } else {
-                ended.leftovers.join(", ")
-            };
-            report.push(format!("job {}: {left}", unfinished.id));
-        }
-    }
-    if claim == Claim::OneSlot {
-        return Ok(report);
-    }
-    if let Some(room) = room {
-        report.extend(room.sweep().await);
-    }
-    // After a power cut the ledger may have forgotten its last jobs; their folders tell.
-    if let Reply::Folders { jobs, .. } = pipeline.warden.ask(Request::Folders, &[]).await? {
-        for job in jobs {
-            let acquisitions = vec![Acquisition::Profile, Acquisition::Workspace];
-            let request = Request::Scrub {
-                job: job.clone(),
-                account: None,
-                acquisitions,
-                keep: false,
-            };
-            if let Reply::Scrubbed { leftovers, .. } = pipeline.warden.ask(request, &[]).await? {
-                let left = if leftovers.is_empty() {
-                    "removed".into()
-                } else {
-                    leftovers.join(", ")
-                };
-                report.push(format!("unknown workspace {job}: {left}"));
-            }
-        }
-    }
-    Ok(report)
 }

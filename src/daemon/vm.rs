@@ -491,8 +491,9 @@ impl Daemon {
             usage,
             egress,
         };
-        if let Err(error) = self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
-            error!(job = %id, error = crate::chain(&error), "could not record the end");
+        match self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
+            Ok(()) => self.pipeline.warden.forget(id),
+            Err(error) => error!(job = %id, error = crate::chain(&error), "could not record the end"),
         }
         self.tell();
     }

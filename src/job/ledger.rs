@@ -239,6 +239,27 @@ impl Ledger {
         open_or(id, known)
     }
 
+    /// Writes down how a job ended of which everything is about to be undone: whoever does that after a crash knows it then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::enter`].
+    pub fn ending(&self, id: &JobId, outcome: &Outcome, now: SystemTime) -> Result<(), LedgerError> {
+        let known = self.write("record how a job ended", |tx| {
+            let changed = tx
+                .prepare_cached(
+                    "UPDATE job SET state = ?2, ending = ?3, exited_ms = coalesce(exited_ms, ?4)
+                     WHERE id = ?1 AND finished_ms IS NULL",
+                )?
+                .execute(params![id.as_str(), SCRUBBING, Json(outcome), ms(now)])?;
+            if changed == 1 {
+                pass(tx, id, (SCRUBBING, Some(&outcome.to_string())), now)?;
+            }
+            Ok(changed == 1)
+        })?;
+        open_or(id, known)
+    }
+
     /// Writes down which slot a job got. That no other job has it is the caller's business.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
@@ -30,7 +30,9 @@ pub(crate) type Heard = Box<dyn Fn(&[u8]) + Send + Sync>;
 pub(crate) struct Pipes {
     /// Standard input, output and error of the job.
     pub(crate) job: [OwnedFd; 3],
-    copies: Vec<tokio::task::JoinHandle<u64>>,
+    /// The other end of its output, where that goes to a log.
+    pub(crate) output: Option<OwnedFd>,
+    copies: Copies,
 }
 
 impl Pipes {
@@ -41,15 +43,16 @@ impl Pipes {
     pub(crate) fn open(stream: &Stream, heard: Option<Heard>) -> io::Result<Self> {
         match stream {
             Stream::Log { file, limit_byte } => {
-                let log = File::options().append(true).create(true).open(file)?;
                 let (reader, writer) = io::pipe()?;
-                let copy = tokio::spawn(copy(receiver(reader.into())?, log, *limit_byte, heard));
+                let output = OwnedFd::from(reader.try_clone()?);
+                let copies = Copies::go_on((file, *limit_byte), reader.into(), heard)?;
                 let stdout = OwnedFd::from(writer);
                 let stderr = stdout.try_clone()?;
                 let stdin = File::open("/dev/null")?.into();
                 Ok(Self {
                     job: [stdin, stdout, stderr],
-                    copies: vec![copy],
+                    output: Some(output),
+                    copies,
                 })
             }
             Stream::Own => {
@@ -61,13 +64,20 @@ impl Pipes {
                 });
                 let (out_reader, out) = io::pipe()?;
                 let (err_reader, err) = io::pipe()?;
-                let copies = vec![
-                    tokio::spawn(copy(receiver(out_reader.into())?, io::stdout(), u64::MAX, heard)),
-                    tokio::spawn(copy(receiver(err_reader.into())?, io::stderr(), u64::MAX, None)),
-                ];
+                let out_copy = copy(
+                    receiver(out_reader.into())?,
+                    Kept::new(io::stdout(), u64::MAX),
+                    heard,
+                );
+                let err_copy = copy(
+                    receiver(err_reader.into())?,
+                    Kept::new(io::stderr(), u64::MAX),
+                    None,
+                );
                 Ok(Self {
                     job: [stdin.into(), out.into(), err.into()],
-                    copies,
+                    output: None,
+                    copies: Copies(vec![tokio::spawn(out_copy), tokio::spawn(err_copy)]),
                 })
             }
         }
@@ -75,7 +85,7 @@ impl Pipes {
 
     /// Lets go of the job's ends, so that the other ends see when the job has closed them.
     pub(crate) fn hand_over(self) -> Copies {
-        Copies(self.copies)
+        self.copies
     }
 }
 
@@ -84,6 +94,24 @@ impl Pipes {
 pub(crate) struct Copies(Vec<tokio::task::JoinHandle<u64>>);
 
 impl Copies {
+    /// Reads what a job writes from `output` to the end of its log, which may have the beginning already.
+    ///
+    /// # Errors
+    /// The log cannot be opened.
+    pub(crate) fn go_on(
+        (log, limit_byte): (&Utf8Path, u64),
+        output: OwnedFd,
+        heard: Option<Heard>,
+    ) -> io::Result<Self> {
+        let log = File::options().append(true).create(true).open(log)?;
+        let came = log.metadata()?.len();
+        let kept = Kept {
+            came,
+            ..Kept::new(log, limit_byte)
+        };
+        Ok(Self(vec![tokio::spawn(copy(receiver(output)?, kept, heard))]))
+    }
+
     /// Waits until everything the job wrote has arrived; returns how many bytes that were.
     pub(crate) async fn finish(self) -> u64 {
         let mut sum = 0;
@@ -100,14 +128,8 @@ pub(crate) fn receiver(pipe: OwnedFd) -> io::Result<Receiver> {
 }
 
 /// Copies until the end of the pipe; returns how many bytes came, kept or not.
-async fn copy(
-    mut from: Receiver,
-    to: impl Write + Send + 'static,
-    limit_byte: u64,
-    heard: Option<Heard>,
-) -> u64 {
+async fn copy(mut from: Receiver, mut kept: Kept<impl Write + Send + 'static>, heard: Option<Heard>) -> u64 {
     let mut buffer = vec![0; 16 * 1024];
-    let mut kept = Kept::new(to, limit_byte);
     loop {
         let got = match from.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
@@ -193,6 +215,30 @@ mod tests {
     #[tokio::test]
     async fn output_up_to_the_limit_is_kept_whole() {
         assert_eq!(logged(5, b"hello").await, ("hello".into(), 5));
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_another_has_read_the_beginning_counts_with_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Utf8PathBuf::from_path_buf(dir.path().join("log")).unwrap();
+        std::fs::write(&log, "hel").unwrap();
+        let (reader, mut writer) = io::pipe().unwrap();
+        let copies = Copies::go_on((&log, 5), reader.into(), None).unwrap();
+        writer.write_all(b"lo, and more").unwrap();
+        drop(writer);
+        assert_eq!(copies.finish().await, 15);
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(
+            text,
+            "hello\n[ephemerd: output cut here, at the limit of 5 bytes]\n"
+        );
+        // The mark stands there once, whoever reads on.
+        let (reader, mut writer) = io::pipe().unwrap();
+        let copies = Copies::go_on((&log, 5), reader.into(), None).unwrap();
+        writer.write_all(b"and more").unwrap();
+        drop(writer);
+        copies.finish().await;
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), text);
     }
 
     #[tokio::test]

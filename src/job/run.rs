@@ -2,8 +2,10 @@
 //! clean slot, and feeds it what happens.
 
 mod drive;
+pub mod memo;
 pub mod pressure;
 pub mod runner;
+mod status;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,11 +13,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::ledger::{AcquisitionId, Ending, Ledger, LedgerError, Usage};
 use super::output::Stream;
 use super::plan::Planner;
+use super::state::{Event, State};
 use super::{Acquisition, JobId, JobSpec, Outcome};
 use crate::config::Accounts;
 use crate::daemon::egress::Keeper;
@@ -27,6 +30,7 @@ use crate::slot::{Account, Slot};
 use crate::warden::client::{Warden, WardenError};
 use crate::warden::{Reply, Request};
 use drive::Drive;
+use memo::Resumed;
 use pressure::Pressure;
 pub use runner::{Order, RunnerOrder, Said};
 
@@ -114,17 +118,35 @@ impl Pipeline {
     ) -> Result<Ended, RunError> {
         self.ledger.claim(id, slot, SystemTime::now())?;
         let mut drive = Drive::new(self, (id, spec), slot, stream).with_runner(runner);
-        let outcome = drive.until_done(cancel).await?;
-        info!(job = %id, slot = slot.index, %outcome, "job ended");
-        Ok(Ended {
-            outcome,
-            leftovers: drive.leftovers,
-            egress: drive.egress,
-        })
+        let begin = (State::Queued, [Event::SlotGranted].into());
+        let outcome = drive.until_done(begin, cancel).await?;
+        Ok(drive.ended(outcome))
+    }
+
+    /// Goes on with a job that an earlier dispatcher has launched, and returns as [`Pipeline::run_as`] does. One that is
+    /// GitHub's runner comes with what that takes.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn resume(
+        &self,
+        id: &JobId,
+        resumed: Resumed,
+        runner: Option<(RunnerOrder, UnboundedReceiver<Order>)>,
+        (stream, cancel): (Stream, &CancellationToken),
+    ) -> Result<Ended, RunError> {
+        let (spec, slot) = (resumed.spec.clone(), resumed.slot.clone());
+        let mut drive = Drive::new(self, (id, &spec), &slot, stream);
+        let begin = match drive.go_on(resumed, runner).await {
+            Ok(begin) => begin,
+            Err(why) => (State::Launching, [Event::Lost(why)].into()),
+        };
+        let outcome = drive.until_done(begin, cancel).await?;
+        Ok(drive.ended(outcome))
     }
 
     /// Tears down what an earlier process left of a job, from the ledger alone, with the code every job ends
-    /// with. What is left of its guests is known already.
+    /// with. What is left of its guests is known already, and so may be how it ended.
     ///
     /// # Errors
     /// The ledger cannot be written, or the warden is gone.
@@ -133,12 +155,14 @@ impl Pipeline {
         id: &JobId,
         slot: Option<&Slot>,
         (open, of_guests): (Vec<(AcquisitionId, Acquisition)>, Vec<String>),
+        ending: Option<Outcome>,
     ) -> Result<Ended, RunError> {
-        let reason = DAEMON_ENDED.to_owned();
         let usage = Usage::default();
         let mut leftovers = self.undo(id, slot.map(|slot| &slot.account), &open).await?;
         leftovers.extend(of_guests);
-        let outcome = Outcome::Failed { reason };
+        let outcome = ending.unwrap_or_else(|| Outcome::Failed {
+            reason: DAEMON_ENDED.to_owned(),
+        });
         self.settle(id, slot, (&outcome, &leftovers), usage, None)?;
         Ok(Ended {
             outcome,
@@ -218,7 +242,7 @@ impl Pipeline {
     }
 
     /// Undoes acquisitions, given newest first, and verifies; returns what is left.
-    async fn undo(
+    pub(crate) async fn undo(
         &self,
         id: &JobId,
         account: Option<&Account>,
@@ -267,6 +291,8 @@ impl Pipeline {
             usage,
             egress,
         };
-        Ok(self.ledger.finish(id, &ending, now)?)
+        self.ledger.finish(id, &ending, now)?;
+        self.warden.forget(id);
+        Ok(())
     }
 }

@@ -25,8 +25,10 @@
 //!
 //! What the driver owes: it ends or aborts one effect before it performs the next, and `Scrub` always leads
 //! to `Scrubbed`; a scrub that could not be carried out names that as a leftover.
-//! After a crash the driver resumes a job without a slot in `Queued` and any other in `Preparing`, and feeds
-//! it `Lost`: recovery is no second way through.
+//! A dispatcher that follows a killed one goes on with a launched job in the state that it was in, from `Launching` on, and
+//! sends one that was not launched back to `Queued`. When the warden was killed as well, every job is torn down by its ledger.
+
+use serde::{Deserialize, Serialize};
 
 use crate::job::Outcome;
 
@@ -87,7 +89,8 @@ impl State {
 }
 
 /// Why a running command was told to end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StopWhy {
     /// Somebody cancelled it.
     Cancelled,

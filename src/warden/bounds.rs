@@ -113,6 +113,10 @@ impl Bounds {
             | Request::Prune { .. }
             | Request::Tell { .. }
             | Request::Attend { .. }
+            | Request::Keep { .. }
+            | Request::Forget { .. }
+            | Request::Recall { .. }
+            | Request::Link
             | Request::Guest { .. } => Ok(()),
         }
     }

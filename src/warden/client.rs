@@ -10,16 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use camino::Utf8Path;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::serve::Numbered;
-use super::{News, Reply, Request, wire};
-use crate::daemon::ground::Ground;
+use super::{Hello, Memo, News, Reply, Request, wire};
 use crate::host::command::halves;
 use crate::host::secrets::Secrets;
+use crate::job::JobId;
 
 /// Why the warden did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,9 @@ pub enum WardenError {
     /// It answered that it could not.
     #[error("{0}")]
     Failed(String),
+    /// What an earlier dispatcher has left makes no sense.
+    #[error("what an earlier dispatcher has left cannot be read: {0}")]
+    Memo(String),
     /// It answered something that does not fit the request.
     #[error("the warden answered {0:?}, which does not fit the request")]
     Unexpected(Box<Reply>),
@@ -46,6 +51,17 @@ pub enum WardenError {
 
 /// An answer to come, with its descriptors.
 pub(crate) type Answered = oneshot::Receiver<(Reply, Vec<OwnedFd>)>;
+
+/// What an earlier dispatcher has left.
+#[derive(Debug)]
+pub(crate) struct Recalled<T> {
+    /// Its memo.
+    pub(crate) memo: T,
+    /// The job's first process, as the host sees it, while it has one.
+    pub(crate) pid: Option<i32>,
+    /// The descriptors, in the order in which they were left.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
 
 /// Requests that wait for their reply, by number; `None` once the warden is gone.
 type Pending = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<(Reply, Vec<OwnedFd>)>>>>>;
@@ -79,7 +95,7 @@ impl Warden {
     ///
     /// # Errors
     /// This process was not started by a warden.
-    pub fn join() -> Result<(Self, Box<Ground>, Vec<OwnedFd>), WardenError> {
+    pub fn join() -> Result<(Self, Box<Hello>, Vec<OwnedFd>), WardenError> {
         let socket = io::stdin()
             .as_fd()
             .try_clone_to_owned()
@@ -87,10 +103,10 @@ impl Warden {
         let socket = UnixStream::from(socket);
         match wire::receive::<Numbered<Reply>>(&socket) {
             Ok(Some((Numbered { message, .. }, descriptors))) => match message {
-                Reply::Hello(ground) if ground.version != env!("CARGO_PKG_VERSION") => {
-                    Err(WardenError::Version(ground.version))
+                Reply::Hello(hello) if hello.ground.version != env!("CARGO_PKG_VERSION") => {
+                    Err(WardenError::Version(hello.ground.version))
                 }
-                Reply::Hello(ground) => Ok((Self::speak(socket, None)?, ground, descriptors)),
+                Reply::Hello(hello) => Ok((Self::speak(socket, None)?, hello, descriptors)),
                 other => Err(WardenError::Unexpected(Box::new(other))),
             },
             Ok(None) => Err(WardenError::Gone),
@@ -159,6 +175,62 @@ impl Warden {
         match self.ask(Request::Secrets, &[]).await? {
             Reply::Secrets(packed) => Ok(packed.into()),
             other => Err(WardenError::Unexpected(Box::new(other))),
+        }
+    }
+
+    /// Leaves a memo for the dispatcher that follows when this one is killed, in the place of an earlier one. What could not be
+    /// kept is lost with this process, and nothing else is.
+    pub(crate) fn keep<T: Serialize>(&self, of: Option<&JobId>, memo: &T, descriptors: &[BorrowedFd<'_>]) {
+        if !self.is_of_daemon() {
+            return;
+        }
+        let sent = serde_json::to_string(memo)
+            .map_err(|error| error.to_string())
+            .and_then(|text| {
+                let (of, memo) = (of.cloned(), Memo(text));
+                let sent = self.begin(Request::Keep { of, memo }, descriptors);
+                sent.map_err(|error| crate::chain(&error))
+            });
+        if let Err(error) = sent {
+            tracing::warn!(error, "nobody could go on with this after a crash");
+        }
+    }
+
+    /// Forgets the memo of a job that is over.
+    pub(crate) fn forget(&self, job: &JobId) {
+        if self.is_of_daemon() {
+            let job = job.clone();
+            // A warden that is gone has forgotten everything.
+            let _ = self.begin(Request::Forget { job }, &[]);
+        }
+    }
+
+    /// What an earlier dispatcher has left, with its descriptors, and the job's first process while it has one.
+    ///
+    /// # Errors
+    /// The warden is gone.
+    pub(crate) async fn recall<T: DeserializeOwned>(
+        &self,
+        of: Option<&JobId>,
+    ) -> Result<Option<Recalled<T>>, WardenError> {
+        let of = of.cloned();
+        match self.ask_for(Request::Recall { of }, &[]).await? {
+            (Reply::Kept { memo: None, .. }, _) => Ok(None),
+            (
+                Reply::Kept {
+                    memo: Some(memo),
+                    pid,
+                },
+                descriptors,
+            ) => match serde_json::from_str(&memo.0) {
+                Ok(memo) => Ok(Some(Recalled {
+                    memo,
+                    pid,
+                    descriptors,
+                })),
+                Err(error) => Err(WardenError::Memo(error.to_string())),
+            },
+            (other, _) => Err(WardenError::Unexpected(Box::new(other))),
         }
     }
 

@@ -17,7 +17,7 @@ impl Warden {
     ///
     /// # Errors
     /// The system refuses another process.
-    pub(super) fn start_filter(&self, filter: &mut Filter) -> io::Result<(i32, UnixStream)> {
+    pub(super) fn start_filter(&mut self, filter: &mut Filter) -> io::Result<(i32, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_write_timeout(Some(HEARING))?;
         // SAFETY: this process has one thread, so the child may do whatever it likes.
@@ -32,8 +32,15 @@ impl Warden {
         }
     }
 
-    fn compare_for(&self, asked: &UnixStream, filter: &mut Filter) -> io::Result<()> {
-        while let Some((number, _)) = wire::receive::<u64>(asked)? {
+    fn compare_for(&mut self, asked: &UnixStream, filter: &mut Filter) -> io::Result<()> {
+        while let Some((number, descriptors)) = wire::receive::<Option<u64>>(asked)? {
+            let Some(number) = number else {
+                // Another dispatcher is answered from now on.
+                if let Some(link) = descriptors.into_iter().next() {
+                    self.link = link.into();
+                }
+                continue;
+            };
             let reply = match filter.compare() {
                 Ok(compared) => Reply::Compared(compared),
                 Err(EgressError::Lost { why }) => Reply::Lost { why },
@@ -41,7 +48,8 @@ impl Warden {
                     reason: crate::chain(&error),
                 },
             };
-            self.reply_with(number, reply, &[])?;
+            // Who asked may be gone, and another one comes.
+            let _ = self.reply_with(number, reply, &[]);
         }
         Ok(())
     }

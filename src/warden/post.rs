@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::bounds::granted;
+use super::kept::Kept;
 use super::serve::{Numbered, Warden};
 use super::{News, Reply, Request, wire};
 use crate::config::Config;
@@ -40,6 +41,12 @@ pub(crate) struct Front {
     pub(super) steward: Option<UnixStream>,
     /// The configuration file, where one was named.
     pub(super) config_file: Option<Utf8PathBuf>,
+    /// What dispatchers leave for each other.
+    pub(super) kept: Kept,
+    /// Whether jobs are taken, so that the dispatcher has a successor when it is killed.
+    pub(super) is_ready: bool,
+    /// Whether the daemon ends.
+    pub(super) stops: bool,
 }
 
 /// What the steward has: the process that runs programs of the host's for a daemon. The first one does not, so that nothing
@@ -95,12 +102,16 @@ impl Warden {
         let refused = |what: &str| Err::<Reply, _>(io::Error::other(what.to_owned()));
         if let (Request::Tell { news }, Some(front)) = (&message, &mut self.front) {
             match news {
-                News::Ready => os::service_is_ready(),
+                News::Ready => {
+                    front.is_ready = true;
+                    os::service_is_ready();
+                }
                 News::Lives => os::service_lives(),
                 News::Stops => {
                     for (path, _) in front.doors.drain(..) {
                         let _ = std::fs::remove_file(path);
                     }
+                    front.stops = true;
                     os::service_stops();
                 }
                 News::Reloaded => {
@@ -129,7 +140,7 @@ impl Warden {
                 self.reply(number, read.map(|()| Reply::Done).map_err(io::Error::other))
             }
             Request::Compare => match &post.filter {
-                Some(filter) => wire::send(filter, &number, &[]),
+                Some(filter) => wire::send(filter, &Some(number), &[]),
                 None => self.reply(number, refused("this daemon holds no packet filter")),
             },
             Request::Look { subject, digest } => {
@@ -165,6 +176,22 @@ impl Warden {
             },
             other => self.reply(number, refused(&format!("{other:?} is no request of a daemon's"))),
         }
+    }
+
+    /// Answers another dispatcher from now on, as the process of the packet filter does then. Whoever asked before is gone, and
+    /// the answers to it with it: the next one counts anew.
+    pub(super) fn link_to(&mut self, number: u64, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let (Some(post), Some(link)) = (&self.post, descriptors.into_iter().next()) else {
+            let refused = io::Error::other("this is nothing that a dispatcher asks");
+            return self.reply(number, Err::<Reply, _>(refused));
+        };
+        if let Some(filter) = &post.filter {
+            wire::send(filter, &None::<u64>, &[link.as_fd()])?;
+        }
+        self.link = link.into();
+        self.tools.clear();
+        self.workers.borrow_mut().clear();
+        Ok(())
     }
 
     pub(super) fn make_entrance(&self, slot: u32, account: &Account) -> Result<UnixListener, String> {

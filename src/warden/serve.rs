@@ -66,11 +66,11 @@ pub(super) struct Warden {
     /// The control groups that jobs have here, or why they have none.
     groups: Result<Tree, String>,
     /// The first process of every job that still has one.
-    jobs: BTreeMap<JobId, First>,
+    pub(super) jobs: BTreeMap<JobId, First>,
     /// The requests that wait for the end of a tool of guests, by its attendant.
     pub(super) tools: BTreeMap<i32, u64>,
     /// The requests that workers do, by their pids.
-    workers: RefCell<BTreeMap<i32, u64>>,
+    pub(super) workers: RefCell<BTreeMap<i32, u64>>,
     /// What the first process of a daemon has besides.
     pub(super) front: Option<Front>,
     /// What its steward has.
@@ -221,8 +221,8 @@ impl Warden {
             }
             match wire::receive::<Numbered<Request>>(&self.socket) {
                 Ok(Some((request, descriptors))) => {
-                    if self.answer(request, descriptors).is_err() {
-                        // Nobody reads the answers any more.
+                    // Nobody reads the answers any more. The steward waits for who does next.
+                    if self.answer(request, descriptors).is_err() && self.post.is_none() {
                         return Ok(());
                     }
                 }
@@ -272,7 +272,7 @@ impl Warden {
         }
     }
 
-    fn answer(&mut self, request: Numbered<Request>, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    pub(super) fn answer(&mut self, request: Numbered<Request>, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let Numbered { number, message } = request;
         if let Some(Err(refusal)) = self.bounds.as_ref().map(|bounds| bounds.check(&message)) {
             return self.reply(number, Err::<Reply, _>(io::Error::other(refusal)));
@@ -381,6 +381,10 @@ impl Warden {
             | Request::Tell { .. }
             | Request::Attend { .. }
             | Request::Guest { .. } => self.answer_daemon(number, message, descriptors),
+            Request::Keep { .. } | Request::Forget { .. } | Request::Recall { .. } => {
+                self.answer_kept(number, message, descriptors)
+            }
+            Request::Link => self.link_to(number, descriptors),
         }
     }
 

@@ -11,27 +11,27 @@
 //! dispatcher the other way.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, Pid, fork, setpgid};
 
-use super::Reply;
+use super::again::Again;
 use super::bounds::{Bounds, granted};
-use super::client::is_readable;
+use super::kept::Kept;
 use super::post::{Front, Post};
-use super::serve::{Warden, noted, notice};
+use super::serve::{Warden, notice};
+use super::shift::{Shift, link};
 use crate::config::{Config, Listen};
 use crate::control::server;
-use crate::daemon::ground::{self, Ground};
+use crate::daemon::ground;
 use crate::daemon::start::{self, Claim, StartError, egress_slots, slots};
 use crate::github::runner::tree::RUNNERS;
 use crate::host::accounts::as_dispatcher;
-use crate::host::command::halves;
 use crate::host::egress::filter::Filter;
 use crate::host::logfile::LogFile;
 use crate::host::{Host, Os, os};
@@ -40,16 +40,10 @@ use crate::vm::hands::Hands;
 use crate::workspace::homebrew::LINUXBREW;
 
 /// The signals that are the dispatcher's to obey.
-const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-
-/// How long one message may take to come, once it has begun.
-const SENTENCE: Duration = Duration::from_secs(10);
+pub(super) const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 /// How long an answer may wait for room in the socket: longer than a disk keeps the dispatcher.
 pub(super) const HEARING: Duration = Duration::from_secs(60);
-
-/// How long a dispatcher may take to end that says nothing more.
-const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why there is no daemon.
 #[derive(Debug, thiserror::Error)]
@@ -153,12 +147,7 @@ pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8,
             (hands.as_ref(), ground.accounts.clone()),
         )
     });
-    let (ours, theirs) = UnixStream::pair().map_err(system("make a socket"))?;
-    // Whoever says half a sentence, or does not listen, is not waited for.
-    ours.set_read_timeout(Some(SENTENCE))
-        .map_err(system("set up a socket"))?;
-    ours.set_write_timeout(Some(HEARING))
-        .map_err(system("set up a socket"))?;
+    let (ours, theirs) = link().map_err(system("make a socket"))?;
     let mut warden = Warden::new(data_dir, bounds, host, ours).map_err(system("prepare launches"))?;
     let post = Post {
         filter: None,
@@ -171,30 +160,31 @@ pub fn supervise(host: &Host, config: &Config, orders: Orders<'_>) -> Result<u8,
     let (steward, socket) = start_steward(&mut warden, stewardship, (&theirs, &locks), &unblocked)
         .map_err(system("start the steward"))?;
     // After the fork, so that nobody else has them when they are closed.
-    let mut front = Front {
+    warden.front = Some(Front {
         doors: doors(config)?,
         log: None,
         steward: Some(socket),
         config_file: orders.config_file.clone(),
-    };
-    let mut log = None;
-    if let Some(file) = orders.log {
-        let (from, into) = io::pipe().map_err(system("make a pipe"))?;
-        front.log = Some((File::from(OwnedFd::from(from)), file));
-        log = Some(into.into());
-    }
-    let child = halves::start_dispatcher(
-        (orders.program, &orders.args),
-        ground.dispatcher.as_ref(),
-        theirs.into(),
-        log,
-    )
-    .map_err(system("start the dispatcher"))?;
-    let dispatcher = i32::try_from(child.id()).unwrap_or(i32::MAX);
-    warden.front = Some(front);
+        kept: Kept::default(),
+        is_ready: false,
+        stops: false,
+    });
+    let dispatcher = warden
+        .start_dispatcher(&orders, &ground, theirs)
+        .map_err(system("start the dispatcher"))?;
     let code = warden
         .prepare_launches()
-        .and_then(|()| run(&mut warden, (&unblocked, &ground), (dispatcher, steward)))
+        .and_then(|()| {
+            let mut shift = Shift {
+                orders: &orders,
+                ground: &ground,
+                unblocked: &unblocked,
+                steward,
+                again: Again::default(),
+                passed_on: vec![],
+            };
+            shift.run(&mut warden, dispatcher)
+        })
         .map_err(system("serve the dispatcher"));
     if let Some(front) = &mut warden.front {
         for (path, _) in &front.doors {
@@ -264,76 +254,6 @@ fn steward(
     })
 }
 
-/// Serves one dispatcher to its end; its exit code.
-fn run(
-    warden: &mut Warden,
-    (unblocked, ground): (&SigSet, &Ground),
-    (dispatcher, steward): (i32, i32),
-) -> io::Result<u8> {
-    greet(warden, ground)?;
-    warden.serve(unblocked, |warden| {
-        let has_ended = |of: i32| warden.ended.iter().any(|(pid, _)| *pid == of);
-        // It may have left its end of the socket to somebody.
-        if has_ended(dispatcher) {
-            return false;
-        }
-        for signal in noted(&PASSED_ON) {
-            let _ = kill(Pid::from_raw(dispatcher), signal);
-        }
-        if has_ended(steward) {
-            tracing::error!("the steward of the daemon has ended, and the daemon with it");
-            let _ = kill(Pid::from_raw(dispatcher), Signal::SIGKILL);
-        }
-        true
-    })?;
-    Ok(code_of(ended(warden, dispatcher)?))
-}
-
-/// Says first what the dispatcher stands on, and hands over the doors and what tells of changes of the network.
-fn greet(warden: &Warden, ground: &Ground) -> io::Result<()> {
-    let changes = match ground.is_root() {
-        true => os::network_changes().unwrap_or_default(),
-        false => vec![],
-    };
-    let doors = warden
-        .front
-        .iter()
-        .flat_map(|front| front.doors.iter().map(|(_, door)| door));
-    let descriptors: Vec<BorrowedFd<'_>> = doors.chain(&changes).map(AsFd::as_fd).collect();
-    warden.reply_with(0, Reply::Hello(Box::new(ground.clone())), &descriptors)
-}
-
-/// Waits for the end of a dispatcher that says nothing more; how it ended.
-fn ended(warden: &mut Warden, dispatcher: i32) -> io::Result<i32> {
-    let of_it = |warden: &Warden| {
-        let found = warden.ended.iter().find(|(pid, _)| *pid == dispatcher);
-        found.map(|(_, status)| *status)
-    };
-    if of_it(warden).is_none() && os::wait_for_end(dispatcher, Instant::now() + END_WITHIN).is_err() {
-        let _ = kill(Pid::from_raw(dispatcher), Signal::SIGKILL);
-        os::wait_for_end(dispatcher, Instant::now() + END_WITHIN)?;
-    }
-    warden.reap();
-    while warden.has_log() {
-        warden.pump_log();
-    }
-    of_it(warden).ok_or_else(|| io::Error::other("nobody knows how the dispatcher ended"))
-}
-
-/// The exit code of a process that ended in this way.
-fn code_of(status: i32) -> u8 {
-    use std::os::unix::process::ExitStatusExt;
-    let status = std::process::ExitStatus::from_raw(status);
-    match (status.code(), status.signal()) {
-        (Some(code), _) => u8::try_from(code).unwrap_or(1),
-        (None, signal) => {
-            let signal = signal.unwrap_or_default();
-            tracing::error!(signal, "the dispatcher was killed, and its jobs with it");
-            1
-        }
-    }
-}
-
 /// The sockets at which the daemon is asked. They are there as long as this process is.
 fn doors(config: &Config) -> Result<Vec<(Utf8PathBuf, OwnedFd)>, SuperviseError> {
     let page = match &config.control.listen {
@@ -370,29 +290,5 @@ fn bounds(
         accounts: accounts.unwrap_or_default(),
         own: vec![program.to_owned(), config.host.data_dir.join(RUNNERS)],
         granted: granted(config),
-    }
-}
-
-impl Warden {
-    /// Whether the dispatcher has logged something that is not moved on, or its log has ended.
-    fn has_log(&self) -> bool {
-        let log = self.front.as_ref().and_then(|front| front.log.as_ref());
-        log.is_some_and(|(from, _)| is_readable(from.as_fd()))
-    }
-
-    /// Moves what the dispatcher has logged on to the log.
-    pub(super) fn pump_log(&mut self) {
-        let Some(front) = &mut self.front else { return };
-        let Some((from, log)) = &mut front.log else { return };
-        if !is_readable(from.as_fd()) {
-            return;
-        }
-        let mut buffer = [0; 16 * 1024];
-        // Once at every turn: whoever logs without end must not be all that is served.
-        match from.read(&mut buffer) {
-            // A log that cannot be written must not keep the daemon from its work.
-            Ok(got @ 1..) => drop(log.write_all(&buffer[..got])),
-            Ok(0) | Err(_) => front.log = None,
-        }
     }
 }

@@ -255,7 +255,7 @@ fn root_a_hook_that_cannot_report_holds_the_job_and_says_why() {
         "{said}"
     );
     entrance::remove(&stage.place).unwrap();
-    let program = env!("CARGO_BIN_EXE_ephemerd");
+    let program = &stage.program;
     let socket = stage.place.socket();
     let said: String = SAID.map(|(name, value)| format!("{name}={value} ")).concat();
     let lost = stage

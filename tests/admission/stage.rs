@@ -68,6 +68,8 @@ pub(crate) struct Stage {
     pub(crate) door: Door,
     pub(crate) place: Place,
     pub(crate) job: Family,
+    /// The program, as an account reaches it.
+    pub(crate) program: Utf8PathBuf,
     _keep: tempfile::TempDir,
 }
 
@@ -92,7 +94,12 @@ impl Stage {
             uid,
             gid: GID,
         };
-        let socket = entrance::make(&place, Utf8Path::new(env!("CARGO_BIN_EXE_ephemerd")), &account).unwrap();
+        // Where the account gets to it, wherever this was built.
+        let program = run.join("program");
+        fs::hard_link(env!("CARGO_BIN_EXE_ephemerd"), &program)
+            .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_ephemerd"), &program).map(drop))
+            .unwrap();
+        let socket = entrance::make(&place, &program, &account).unwrap();
         // The door must be kept by somebody while the test waits for processes.
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
@@ -104,6 +111,7 @@ impl Stage {
             door,
             place,
             job,
+            program,
             _keep: keep,
         }
     }

@@ -165,3 +165,34 @@ fn however_much_a_job_leaves_its_end_is_told_and_its_slot_is_out_of_use() {
         "{told}"
     );
 }
+
+#[test]
+fn jobs_go_on_when_the_dispatcher_alone_is_killed_and_those_that_wait_wait_again() {
+    let mut daemon = Daemon::start("[native]\nslots = 2\n");
+    let script = "echo begun; until [ -e go ]; do sleep 0.05; done; echo over; exit 5";
+    let running: Vec<_> = (0..2).map(|_| daemon.script(script)).collect();
+    running
+        .iter()
+        .for_each(|job| daemon.wait_for_output(job, "begun"));
+    let waiting = daemon.script("echo $(id -un)");
+    daemon.kill_dispatcher();
+    for job in &running {
+        assert_eq!(daemon.story(job).job.state, "running");
+        fs::write(daemon.work(job).join("go"), "").unwrap();
+    }
+    for job in &running {
+        assert_eq!(daemon.outcome(job), Outcome::Exited { code: 5 });
+        assert_eq!(daemon.ended(job).job.clean, Some(true));
+        assert_eq!(daemon.output(job), "begun\nover\n");
+        let states = daemon.story(job).transitions;
+        let states: Vec<_> = states.iter().map(|made| made.state.as_str()).collect();
+        let life = ["queued", "preparing", "launching", "running", "scrubbing", "done"];
+        assert_eq!(states, life, "nothing happened to it");
+    }
+    assert!(daemon.outcome(&waiting).is_success());
+    let log = daemon.log();
+    assert!(
+        log.contains("the dispatcher was killed; another goes on with its jobs") && log.contains("goes on"),
+        "{log}"
+    );
+}

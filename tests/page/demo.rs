@@ -301,6 +301,7 @@ fn status(jobs: &[JobRow]) -> StatusReport {
         }),
         listen: Some("127.0.0.1:9123".to_owned()),
         fence: None,
+        killed: 0,
         config: ConfigReport {
             read_ms: NOW_MS - 26 * 60 * 60_000,
             failed: None,

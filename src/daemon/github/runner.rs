@@ -1,11 +1,13 @@
 //! One runner, in its slot: made at GitHub, started, admitted or stopped, and gone. One in a guest is in `guest`.
 
 mod admit;
+mod again;
 mod guest;
 
+use std::os::fd::OwnedFd;
 use std::time::{Instant, SystemTime};
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -18,6 +20,7 @@ use super::reload::Law;
 use super::trees::Lease;
 use crate::daemon::Daemon;
 use crate::daemon::door::Door;
+use crate::github::admission::course::Course;
 use crate::github::admission::hook::{Place, TooLong};
 use crate::github::api::runners::{JitRunner, NewRunner};
 use crate::github::claim::Failure;
@@ -82,6 +85,14 @@ enum MakeError {
     /// Its socket cannot be used.
     #[error("could not listen for the job's hook")]
     Door(#[source] std::io::Error),
+}
+
+/// Where a job's hook reports.
+struct Entrance {
+    door: Door,
+    hook: Utf8PathBuf,
+    /// Its socket, for the dispatcher that follows.
+    kept: OwnedFd,
 }
 
 /// Tells which job a runner has.
@@ -169,26 +180,12 @@ impl Daemon {
         source.is_of(id, lease.build.version);
         let made = self.make_runner(source, id, scope, slot).await;
         match made {
-            Ok((made, door, place)) => {
+            Ok((made, entrance)) => {
                 let build = lease.build;
                 let unusable = self
-                    .run_made(
-                        source,
-                        (id, spec),
-                        slot,
-                        (&made, lease),
-                        (door, &place, has),
-                        cancel,
-                    )
+                    .run_made(source, (id, spec), slot, (&made, lease), (entrance, has), cancel)
                     .await;
-                let close = Request::CloseEntrance { slot: slot.index };
-                if let Err(error) = self.pipeline.warden.ask(close, &[]).await {
-                    warn!(
-                        slot = slot.index,
-                        error = crate::chain(&error),
-                        "could not remove the entrance of a slot"
-                    );
-                }
+                self.close_entrance(slot).await;
                 self.learn(source, id, (&ticket, build.version, &law), cancel.is_cancelled());
                 unusable
             }
@@ -210,7 +207,7 @@ impl Daemon {
         id: &JobId,
         scope: Scope,
         slot: &Slot,
-    ) -> Result<(Made, Door, Place), MakeError> {
+    ) -> Result<(Made, Entrance), MakeError> {
         let place = Place::new(&source.host.run, self.pipeline.planner().data_dir(), slot.index)?;
         let work = Workspace::new(self.pipeline.planner().data_dir(), id).work();
         let made = self.register(source, id, scope, &work).await?;
@@ -221,8 +218,22 @@ impl Daemon {
         };
         let (_, sockets) = self.pipeline.warden.ask_for(make, &[]).await?;
         let socket = sockets.into_iter().next().ok_or(MakeError::NoEntrance)?;
+        let kept = socket.try_clone().map_err(MakeError::Door)?;
         let door = Door::open(socket.into(), slot.account.uid).map_err(MakeError::Door)?;
-        Ok((made, door, place))
+        let hook = place.hook();
+        Ok((made, Entrance { door, hook, kept }))
+    }
+
+    /// Removes the entrance of a slot.
+    async fn close_entrance(&self, slot: &Slot) {
+        let close = Request::CloseEntrance { slot: slot.index };
+        if let Err(error) = self.pipeline.warden.ask(close, &[]).await {
+            warn!(
+                slot = slot.index,
+                error = crate::chain(&error),
+                "could not remove the entrance of a slot"
+            );
+        }
     }
 
     /// Makes a runner at GitHub, whose jobs work in `work`. It is in the ledger by its name before it is made, and by its
@@ -288,21 +299,25 @@ impl Daemon {
         (id, spec): (&JobId, &JobSpec),
         slot: &Slot,
         (made, lease): (&Made, Lease),
-        (mut door, place, has): (Door, &Place, Has),
+        (entrance, has): (Entrance, Has),
         cancel: &CancellationToken,
     ) -> Option<String> {
+        let Entrance { mut door, hook, kept } = entrance;
         let (said, heard) = mpsc::unbounded_channel();
         let (order, ordered) = mpsc::unbounded_channel();
         let runner = RunnerOrder {
             build: lease.build,
             config: made.config.clone(),
-            hook: Some(place.hook()),
+            hook: Some(hook),
             grace: source.config().stop_grace,
+            door: Some(kept),
+            admitted: false,
             said,
             has: has.clone(),
         };
         let running = self.run_admitted((id, spec), Some((runner, ordered)), slot, cancel);
-        let watching = self.watch_over(source, (id, made), (&mut door, has), (heard, order));
+        let begin = Course::default();
+        let watching = self.watch_over(source, (id, made), (&mut door, has), (heard, order), begin);
         tokio::select! {
             unusable = running => unusable,
             never = watching => match never {},

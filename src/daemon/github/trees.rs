@@ -70,6 +70,18 @@ struct State {
     in_use: Arc<Mutex<BTreeMap<Build, usize>>>,
 }
 
+impl State {
+    fn lease(&self, build: Build) -> Lease {
+        let in_use = Arc::clone(&self.in_use);
+        *in_use
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(build)
+            .or_default() += 1;
+        Lease { build, in_use }
+    }
+}
+
 /// A tree that a runner uses, and that stays as long as it does.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -137,13 +149,12 @@ impl Trees {
             version,
             platform: self.platform,
         };
-        let in_use = Arc::clone(&state.in_use);
-        *in_use
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(build)
-            .or_default() += 1;
-        Ok(Lease { build, in_use })
+        Ok(state.lease(build))
+    }
+
+    /// The tree of a runner that was made by an earlier dispatcher.
+    pub(super) fn lease(&self, build: Build) -> Lease {
+        self.state().lease(build)
     }
 
     /// Why there is no tree at all, if there is none.

@@ -84,8 +84,12 @@ pub struct Transition {
 pub struct Unfinished {
     /// Its id.
     pub id: JobId,
+    /// The state it was last in.
+    pub state: String,
     /// The slot it has, if it got one.
     pub slot: Option<Slot>,
+    /// How it ended, if only its end is still to be recorded.
+    pub ending: Option<Outcome>,
     /// What was acquired and not released, newest first: the order of undoing.
     pub open: Vec<(AcquisitionId, Acquisition)>,
 }
@@ -127,7 +131,7 @@ impl Ledger {
         self.read("find unfinished jobs", |db| {
             let mut found: Vec<Unfinished> = Vec::new();
             let mut asked = db.prepare_cached(
-                "SELECT job.id, job.slot, held.id, held.what
+                "SELECT job.id, job.slot, held.id, held.what, job.state, job.ending
                  FROM job LEFT JOIN acquisition AS held ON held.job = job.id AND held.released_ms IS NULL
                  WHERE job.finished_ms IS NULL ORDER BY job.id, held.id DESC",
             )?;
@@ -136,8 +140,14 @@ impl Ledger {
                 let Word(id) = row.get(0)?;
                 if found.last().is_none_or(|last| last.id != id) {
                     let slot = row.get::<_, Option<Json<Slot>>>(1)?.map(|json| json.0);
-                    let open = Vec::new();
-                    found.push(Unfinished { id, slot, open });
+                    let ending = row.get::<_, Option<Json<Outcome>>>(5)?.map(|json| json.0);
+                    found.push(Unfinished {
+                        id,
+                        state: row.get(4)?,
+                        slot,
+                        ending,
+                        open: Vec::new(),
+                    });
                 }
                 let held: Option<i64> = row.get(2)?;
                 if let (Some(held), Some(job)) = (held, found.last_mut()) {

@@ -1,4 +1,4 @@
--- Schema version 5. Any change here is a new version: a migration in open.rs and a fixture in tests/fixtures.
+-- Schema version 6. Any change here is a new version: a migration in open.rs and a fixture in tests/fixtures.
 CREATE TABLE job (
     id               TEXT PRIMARY KEY NOT NULL,
     repo             TEXT NOT NULL,
@@ -20,7 +20,8 @@ CREATE TABLE job (
     finished_ms      INTEGER,
     egress           TEXT,                      -- JSON, egress::EgressReport
     isolation        TEXT,                      -- vm::Isolation, once it has its place
-    backend          TEXT                       -- the backend of its guest
+    backend          TEXT,                      -- the backend of its guest
+    ending           TEXT                       -- JSON, job::Outcome: known before its scrub
 ) STRICT;
 CREATE INDEX job_finished ON job (finished_ms);
 

@@ -215,15 +215,34 @@ fn what_a_crash_leaves_is_named_newest_first_with_its_slot() {
     let ledger = Ledger::open(&path).unwrap();
     let waiting = Unfinished {
         id: id(1),
+        state: "queued".to_owned(),
         slot: None,
+        ending: None,
         open: vec![],
     };
     let running = Unfinished {
         id: id(2),
+        state: "queued".to_owned(),
         slot: Some(slot()),
+        ending: None,
         open: vec![(second, PROCESSES), (workspace, Acquisition::Workspace)],
     };
     assert_eq!(ledger.unfinished().unwrap(), [waiting, running]);
+}
+
+#[test]
+fn how_a_job_ended_is_known_before_its_end_is_recorded() {
+    let (_folder, ledger) = new();
+    record(&ledger, &id(1), at(1)).unwrap();
+    let outcome = Outcome::Exited { code: 4 };
+    ledger.ending(&id(1), &outcome, at(2)).unwrap();
+    let left = ledger.unfinished().unwrap().remove(0);
+    assert_eq!((left.state.as_str(), left.ending), ("scrubbing", Some(outcome)));
+    // It has not ended yet, and has once it is said so.
+    assert_eq!(ledger.job(&id(1)).unwrap().unwrap().outcome, None);
+    finish(&ledger, &id(1), true, at(3)).unwrap();
+    let refused = ledger.ending(&id(1), &Outcome::Cancelled, at(4)).unwrap_err();
+    assert!(matches!(refused, LedgerError::NotOpen(_)), "{refused}");
 }
 
 #[test]

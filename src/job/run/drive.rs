@@ -1,29 +1,30 @@
 //! One job on its way: the effects of the [state machine](crate::job::state), performed, and what happens, fed back.
 
+mod again;
 mod limits;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::runner::{self, Order, RunnerOrder, Said};
-use super::{Pipeline, RunError};
+use super::status::Lines;
+use super::{Ended, Pipeline, RunError};
 use crate::daemon::egress::{Keeper, Leave};
 use crate::egress::EgressReport;
 use crate::github::runner::jit::Packed;
 use crate::github::runner::listener::Exit;
 use crate::job::ledger::{AcquisitionId, Usage};
-use crate::job::output::{Copies, Pipes, Stream, receiver};
+use crate::job::output::{Copies, Pipes, Stream};
 use crate::job::plan::{Planned, Planner, RunnerPlan};
-use crate::job::state::{Effect, Event, State, step};
+use crate::job::state::{Effect, Event, State, StopWhy, step};
 use crate::job::{Acquisition, JobId, JobSpec, Outcome};
 use crate::sandbox::launch::{Confinement, LaunchPlan, Status};
 use crate::slot::Slot;
@@ -56,14 +57,16 @@ pub(super) struct Drive<'a> {
     held: Vec<(AcquisitionId, Acquisition)>,
     plan: Option<LaunchPlan>,
     copies: Copies,
-    status: Option<Lines<BufReader<Receiver>>>,
+    status: Option<Lines>,
     deadline: Option<Instant>,
     grace: Option<Instant>,
+    /// Why it was told to end, once it was.
+    stopping: Option<StopWhy>,
     memory_peak_byte: Option<u64>,
-    pub(super) leftovers: Vec<String>,
+    leftovers: Vec<String>,
     /// Its leave to use the network, where a packet filter gives it.
     leave: Option<Leave>,
-    pub(super) egress: Option<EgressReport>,
+    egress: Option<EgressReport>,
     /// What makes it GitHub's runner, what that is ordered to do, and how often it was started again.
     runner: Option<RunnerOrder>,
     ordered: Option<UnboundedReceiver<Order>>,
@@ -91,6 +94,7 @@ impl<'a> Drive<'a> {
             status: None,
             deadline: None,
             grace: None,
+            stopping: None,
             memory_peak_byte: None,
             leftovers: vec![],
             leave: None,
@@ -113,10 +117,22 @@ impl<'a> Drive<'a> {
 }
 
 impl Drive<'_> {
-    /// Feeds the state machine until the job is done.
-    pub(super) async fn until_done(&mut self, cancel: &CancellationToken) -> Result<Outcome, RunError> {
-        let mut state = State::Queued;
-        let mut events = VecDeque::from([Event::SlotGranted]);
+    /// What there is to tell of a job that is done.
+    pub(super) fn ended(self, outcome: Outcome) -> Ended {
+        info!(job = %self.id, slot = self.slot.index, %outcome, "job ended");
+        Ended {
+            outcome,
+            leftovers: self.leftovers,
+            egress: self.egress,
+        }
+    }
+
+    /// Feeds the state machine, which is in a state and is to be told of events, until the job is done.
+    pub(super) async fn until_done(
+        &mut self,
+        (mut state, mut events): (State, VecDeque<Event>),
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, RunError> {
         let mut samples = 0;
         loop {
             let event = match events.pop_front() {
@@ -137,6 +153,12 @@ impl Drive<'_> {
                     continue;
                 }
             };
+            if let State::Stopping { why, .. } = &next
+                && self.stopping.is_none()
+            {
+                self.stopping = Some(why.clone());
+                self.remember();
+            }
             if next.name() != state.name() && !matches!(next, State::Done { .. }) {
                 self.enter(&next).await?;
             }
@@ -156,12 +178,11 @@ impl Drive<'_> {
         let give_up = Instant::now() + ROOM_WITHIN;
         loop {
             let ledger = &self.pipeline.ledger;
-            let entered = ledger.enter(
-                self.id,
-                next.name(),
-                reason_of(next).as_deref(),
-                SystemTime::now(),
-            );
+            let now = SystemTime::now();
+            let entered = match next {
+                State::Scrubbing { outcome } => ledger.ending(self.id, outcome, now),
+                _ => ledger.enter(self.id, next.name(), reason_of(next).as_deref(), now),
+            };
             match entered {
                 Err(error) if error.is_full() && Instant::now() < give_up => {
                     tokio::time::sleep(ROOM_PAUSE).await;
@@ -179,9 +200,7 @@ impl Drive<'_> {
             Effect::StopPolitely => Ok(self.signal(true).await),
             Effect::Kill => Ok(self.signal(false).await),
             Effect::ArmGrace => {
-                let own = self.runner.as_ref().map(|runner| runner.grace);
-                let grace = own.unwrap_or(self.planner.config().native.stop_grace);
-                self.grace = Some(Instant::now() + grace);
+                self.grace = Some(Instant::now() + self.grace());
                 Ok(None)
             }
             Effect::Scrub => {
@@ -312,6 +331,7 @@ impl Drive<'_> {
         // A runner's time begins when it has a job.
         if self.runner.is_none() {
             self.deadline = self.limit();
+            self.remember();
         }
         Ok(launched.unwrap_or_else(|_| Event::FailedToStart(not_ready())))
     }
@@ -324,9 +344,10 @@ impl Drive<'_> {
             .as_ref()
             .map(|runner| runner::heard(runner.said.clone()));
         let pipes = Pipes::open(&self.stream, heard).map_err(failed)?;
-        let (said, status) = io::pipe().map_err(failed)?;
-        let said: OwnedFd = said.into();
-        self.status = Some(BufReader::new(receiver(said).map_err(failed)?).lines());
+        let (said, status) = UnixStream::pair().map_err(failed)?;
+        // Before anything of it runs, so that whoever follows finds all that there is.
+        self.leave(&said, pipes.output.as_ref());
+        self.status = Some(Lines::new(said.into()).map_err(failed)?);
         let [stdin, stdout, stderr] = &pipes.job;
         let descriptors = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd()];
         let launched = self
@@ -348,6 +369,12 @@ impl Drive<'_> {
     fn limit(&self) -> Option<Instant> {
         let own = self.spec.timeout_s.map_or(Duration::MAX, Duration::from_secs);
         Instant::now().checked_add(own.min(self.job_timeout()))
+    }
+
+    /// How long it may take to end that is asked to.
+    fn grace(&self) -> Duration {
+        let own = self.runner.as_ref().map(|runner| runner.grace);
+        own.unwrap_or(self.planner.config().native.stop_grace)
     }
 
     fn job_timeout(&self) -> Duration {
@@ -382,7 +409,7 @@ impl Drive<'_> {
     /// The next thing init says, as an event.
     async fn said(&mut self) -> Event {
         let line = match &mut self.status {
-            Some(lines) => lines.next_line().await.ok().flatten(),
+            Some(lines) => lines.next().await.ok().flatten(),
             None => std::future::pending().await,
         };
         let Some(line) = line else {
@@ -486,6 +513,7 @@ impl Drive<'_> {
             let has_job = |runner: &RunnerOrder| runner.has.borrow().is_some();
             if self.deadline.is_none() && self.runner.as_ref().is_some_and(has_job) {
                 self.deadline = self.limit();
+                self.remember();
             }
             let (deadline, grace) = (self.deadline, self.grace);
             // A walk through a large folder takes long, and nothing else waits for it.
@@ -495,10 +523,16 @@ impl Drive<'_> {
                 biased;
                 event = self.said() => return event,
                 () = cancel.cancelled(), if is_running => return Event::CancelAsked,
-                order = order(ordered), if may_be_killed => return match order {
-                    Order::NotAdmitted(why) => Event::NotAdmitted(why),
-                    Order::Escaped(why) => Event::Escaped(why),
-                    Order::Idle => Event::Idle,
+                order = order(ordered), if may_be_killed => match order {
+                    Order::NotAdmitted(why) => return Event::NotAdmitted(why),
+                    Order::Escaped(why) => return Event::Escaped(why),
+                    Order::Idle => return Event::Idle,
+                    Order::Admitted => {
+                        if let Some(runner) = &mut self.runner {
+                            runner.admitted = true;
+                        }
+                        self.remember();
+                    }
                 },
                 why = lost(egress), if may_be_killed => return Event::Unprotected(why),
                 () = at(deadline), if is_running => return Event::TimeLimit { limit_s },
@@ -551,7 +585,11 @@ async fn at(moment: Option<Instant>) {
 fn reason_of(state: &State) -> Option<String> {
     match state {
         State::Stopping { why, .. } => Some(Outcome::from(why.clone()).to_string()),
-        State::Scrubbing { outcome } => Some(outcome.to_string()),
-        State::Queued | State::Preparing | State::Launching | State::Running | State::Done { .. } => None,
+        State::Queued
+        | State::Preparing
+        | State::Launching
+        | State::Running
+        | State::Scrubbing { .. }
+        | State::Done { .. } => None,
     }
 }

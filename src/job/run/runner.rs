@@ -1,5 +1,6 @@
 //! A job whose command is GitHub's runner: what it takes besides, what it says, and what its end means.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ pub struct RunnerOrder {
     pub hook: Option<Utf8PathBuf>,
     /// The time between asking it to end and killing it.
     pub grace: Duration,
+    /// Where its hook reports, for whoever goes on with it.
+    pub door: Option<OwnedFd>,
+    /// Whether its job was let through.
+    pub admitted: bool,
     /// Is told what it says.
     pub said: mpsc::UnboundedSender<Said>,
     /// The job it is known to have been given.
@@ -43,9 +48,11 @@ pub enum Said {
     Running,
 }
 
-/// Why a runner must end.
+/// What becomes of a runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
+    /// It goes on: its job may run here.
+    Admitted,
     /// It was given a job that may not run here, and holds it.
     NotAdmitted(String),
     /// It was given one that may run already.

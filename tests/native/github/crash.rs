@@ -124,3 +124,44 @@ fn i9_i20_a_daemon_that_is_killed_right_after_any_write_leaves_nothing_and_its_j
 fn i9_i20_a_daemon_that_is_killed_right_before_any_write_leaves_nothing_and_its_job_runs_once() {
     killed_at_every_point(When::Late, 1..=LIFE.len() - 1);
 }
+
+/// A job whose dispatcher is killed after its `n`th write, and which does not notice.
+fn goes_on_after(forge: &mut Forge, journal: &Journal, n: usize, when: When) {
+    let point = format!("the dispatcher, {when:?} after `{}`", LIFE[n - 1]);
+    let before = Journal::written(&journal.open()).len();
+    journal.stop_after(Some(before + n), FOR_EVER);
+    let job = push(&forge.hub, &STEPS);
+    journal.wait_for_write(&point, before + n, when);
+    forge.daemon.as_mut().unwrap().kill_dispatcher_and(|| {
+        let written = Journal::written(&journal.open()).split_off(before);
+        assert_eq!(written, LIFE[..n], "killed at that point and no other");
+        journal.stop_after(None, 0);
+    });
+    assert_eq!(forge.conclusion(job), "success", "{point}");
+    assert_eq!(forge.hub.job(job).handed_out, 1, "{point}");
+    forge.settled();
+    assert_closed(forge, &point);
+}
+
+fn goes_on_at_every_point(when: When, last: usize) {
+    let mut forge = Forge::start("", "");
+    let journal = Journal::begin(path(&forge));
+    for n in 1..=last {
+        goes_on_after(&mut forge, &journal, n, when);
+        if n % 2 == 0 {
+            // Whose dispatcher is killed again and again waits longer each time, and then has no other.
+            let site = forge.daemon.take().unwrap().stop();
+            forge.daemon = Some(Daemon::start_at(site));
+        }
+    }
+}
+
+#[test]
+fn i9_i20_a_job_whose_dispatcher_is_killed_right_after_any_write_runs_once_and_succeeds() {
+    goes_on_at_every_point(When::Early, LIFE.len());
+}
+
+#[test]
+fn i9_i20_a_job_whose_dispatcher_is_killed_right_before_any_write_runs_once_and_succeeds() {
+    goes_on_at_every_point(When::Late, LIFE.len() - 1);
+}

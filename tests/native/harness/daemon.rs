@@ -53,13 +53,7 @@ impl Daemon {
             }
             UnixStream::connect(site.socket()).ok()
         });
-        let is_dispatcher = |child: &i32| {
-            let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).any(|word| word == b"__dispatch")
-        };
-        let dispatcher = wait_for("the dispatcher", || {
-            children_of(pid).into_iter().find(is_dispatcher)
-        });
+        let dispatcher = wait_for("the dispatcher", || dispatcher_of(pid));
         let daemon = Self {
             child: Some(child),
             dispatcher,
@@ -200,10 +194,31 @@ impl Daemon {
 
     /// Kills the daemon as a power cut would, waits until its processes are gone and gives its place back.
     pub(crate) fn kill(mut self) -> Site {
+        kill(Pid::from_raw(self.warden()), Signal::SIGKILL).unwrap();
         // It may be gone with its warden already.
         let _ = kill(Pid::from_raw(self.dispatcher), Signal::SIGKILL);
         self.wait();
         self.site.take().unwrap()
+    }
+
+    /// Kills the dispatcher alone, and waits for the one that follows it.
+    pub(crate) fn kill_dispatcher(&mut self) {
+        self.kill_dispatcher_and(|| ());
+    }
+
+    /// The same; what is done before the next one is started is `meanwhile`.
+    pub(crate) fn kill_dispatcher_and(&mut self, meanwhile: impl FnOnce()) {
+        let before = self.dispatcher;
+        let warden = Pid::from_raw(self.warden());
+        kill(warden, Signal::SIGSTOP).unwrap();
+        kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+        wait_for("the end of the dispatcher", || is_gone(before).then_some(()));
+        meanwhile();
+        kill(warden, Signal::SIGCONT).unwrap();
+        self.dispatcher = wait_for("the next dispatcher", || {
+            dispatcher_of(self.warden()).filter(|pid| *pid != before)
+        });
+        self.status();
     }
 
     /// Kills the warden, waits for the dispatcher to end with it, and gives their place back.
@@ -212,12 +227,6 @@ impl Daemon {
         let status = self.wait();
         assert_eq!(status.signal(), Some(libc::SIGKILL));
         self.site.take().unwrap()
-    }
-
-    /// Kills daemon and warden, and gives their place back.
-    pub(crate) fn kill_both(self) -> Site {
-        kill(Pid::from_raw(self.warden()), Signal::SIGKILL).unwrap();
-        self.kill()
     }
 
     /// Signals the daemon and waits until it is gone.
@@ -235,6 +244,15 @@ impl Daemon {
         });
         status
     }
+}
+
+/// The process that faces the network, of the daemon whose first process is `warden`.
+fn dispatcher_of(warden: i32) -> Option<i32> {
+    let is_it = |child: &i32| {
+        let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == b"__dispatch")
+    };
+    children_of(warden).into_iter().find(is_it)
 }
 
 fn is_gone(pid: i32) -> bool {

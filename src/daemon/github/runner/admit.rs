@@ -49,18 +49,18 @@ enum Next {
 }
 
 impl Daemon {
-    /// Watches over a runner until its job here is over, which ends this.
+    /// Watches over a runner until its job here is over, which ends this. `course` is how far its job's admission is.
     pub(super) async fn watch_over(
         &self,
         source: &Source,
         (id, made): (&JobId, &Made),
         (door, mut has): (&mut Door, watch::Receiver<Option<Ticket>>),
         (mut heard, order): (UnboundedReceiver<Said>, UnboundedSender<Order>),
+        mut course: Course,
     ) -> Infallible {
         let start = Instant::now();
         // Nobody obeys any more when the job is over, and then this ends as well.
         let give = |it: Order| drop(order.send(it));
-        let mut course = Course::default();
         let mut answer = None;
         let mut judging: Option<Pin<Box<dyn Future<Output = Judged> + Send + '_>>> = None;
         let mut idle_at = start + source.config().idle_timeout;
@@ -104,10 +104,14 @@ impl Daemon {
                     match (verdict, answer.take()) {
                         // Too late: it is being ended for that.
                         _ if course == Course::Over => continue,
-                        (Ok(()), Some(waits)) => match waits.go().await {
-                            Ok(()) => Event::Admitted,
-                            Err(_) => Event::HookGone,
-                        },
+                        (Ok(()), Some(waits)) => {
+                            // Before the hook is told: from then on nobody asks again.
+                            give(Order::Admitted);
+                            match waits.go().await {
+                                Ok(()) => Event::Admitted,
+                                Err(_) => Event::HookGone,
+                            }
+                        }
                         (Ok(()), None) => Event::HookGone,
                         (Err(why), waits) => {
                             self.stopped(source, id, &why);
