@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes up profiles, or regular expressions in them, and looks for one that breaks what must hold of all
-# (tests/fuzz/oracle). Needs a nightly toolchain; cargo-fuzz is installed if it is missing.
+# Makes up profiles, regular expressions in them, or what a dispatcher may send to its warden, and looks for one that breaks
+# what must hold of all (tests/fuzz/oracle). Needs a nightly toolchain; cargo-fuzz is installed if it is missing.
 #
 #   scripts/fuzz.sh                  profiles, until one breaks it or somebody ends it
 #   scripts/fuzz.sh regex 1800       regular expressions, for 1800 seconds
+#   scripts/fuzz.sh wire             messages
 #
 # What it learns is kept in tests/fuzz/target/corpus, what breaks it in tests/fuzz/artifacts.
 set -euo pipefail

@@ -92,6 +92,8 @@ struct State {
     /// What goes on in each slot that is not free.
     taken: BTreeMap<u32, SlotNow>,
     running: BTreeMap<JobId, CancellationToken>,
+    /// Jobs by their slots whose end could not be written, and that are still to be torn down.
+    unsettled: BTreeMap<u32, JobId>,
     vms: Vms,
     /// Why nothing starts for now, while the host has less free than it keeps.
     full: Option<String>,
@@ -383,6 +385,7 @@ impl Daemon {
                     politely: false,
                 };
                 let _ = self.pipeline.warden.ask(kill, &[]).await;
+                self.state().unsettled.insert(slot.index, id.clone());
                 Some(crate::chain(&error))
             }
         }

@@ -289,6 +289,11 @@ pub struct MacTools {
 }
 
 impl Host {
+    /// The file that anybody may read and a dispatcher in its sandbox of macOS may not.
+    pub fn fence_proof(&self) -> Utf8PathBuf {
+        self.run.join("ephemerd/fence-proof")
+    }
+
     /// The machine, as `uname -m` says: `arm64`, `x86_64`, `aarch64`; nothing when the system does not tell.
     pub fn machine(&self) -> String {
         match self.os {

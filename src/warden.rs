@@ -12,7 +12,7 @@
 //! (`PR_SET_PDEATHSIG`), or on macOS the guard of each does.
 
 mod again;
-pub(crate) mod bounds;
+pub mod bounds;
 pub mod client;
 pub(crate) mod domain;
 mod filter;
@@ -22,7 +22,7 @@ pub(crate) mod scrub;
 pub mod serve;
 mod shift;
 pub mod supervise;
-pub(crate) mod wire;
+pub mod wire;
 
 use std::collections::BTreeSet;
 

@@ -141,8 +141,17 @@ async fn serve(
             };
             format!("as {}, without a capability, behind {landlock}", account.name)
         }
-        // A profile of its own is not written yet.
-        (Some(account), Os::MacOs) => format!("as {}, behind no sandbox", account.name),
+        (Some(account), Os::MacOs) => {
+            let proof = host.fence_proof();
+            match std::fs::File::open(&proof) {
+                Err(error) if error.raw_os_error() == Some(os::SANDBOX_DENIAL as i32) => {}
+                Err(error) => return Err(error).with_context(|| format!("could not look at `{proof}`")),
+                Ok(_) => anyhow::bail!(
+                    "the dispatcher's sandbox does not apply: it can read `{proof}`\nhint: `ephemerd profile verify` tries sandboxes of this host"
+                ),
+            }
+            format!("as {}, behind Seatbelt", account.name)
+        }
     };
     info!("the dispatcher runs {fence}");
     let mut descriptors = descriptors.into_iter();

@@ -316,7 +316,7 @@ impl Daemon {
         let holds = |job: &crate::job::ledger::Unfinished| job.slot.as_ref().is_some_and(|s| s.index == slot);
         if let Some(job) = unfinished.iter().find(|job| holds(job)) {
             return Err(format!(
-                "job {} of slot {slot} was not torn down\nhint: restart the daemon: it does that first",
+                "job {} of slot {slot} was not torn down\nhint: that is tried every few seconds, and works once the ledger can be written",
                 job.id
             ));
         }

@@ -220,14 +220,26 @@ impl Keeper {
             self.look(warden).await;
         }
         self.verify(warden, || vec![slot.clone()]).await?;
+        Ok(self.leave(slot))
+    }
+
+    /// The leave of a job in `slot` that runs already, and whether the filter is verified for it. What happened to the filter
+    /// meanwhile is in its record.
+    pub async fn go_on(&self, slot: &Slot, warden: &Warden) -> (Leave, Result<(), KeeperError>) {
+        let leave = self.leave(slot);
+        let verified = self.verify(warden, || vec![slot.clone()]).await;
+        (leave, verified)
+    }
+
+    fn leave(&self, slot: &Slot) -> Leave {
         let mut jobs = self.shared.jobs();
         // What came before is not this job's.
         jobs.busy.insert(slot.index, Vec::new());
         jobs.totals.remove(&slot.index);
-        Ok(Leave {
+        Leave {
             slot: slot.index,
             shared: Arc::clone(&self.shared),
-        })
+        }
     }
 
     /// Why the filter is not in force, while it is not.

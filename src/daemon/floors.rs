@@ -4,17 +4,22 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Daemon;
-use crate::job::JobId;
+use crate::job::run::RunError;
 use crate::job::state::QUEUED;
+use crate::job::{JobId, Outcome};
+use crate::slot::Slot;
 
 /// How often is looked whether there is room again.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What the ledger says of jobs that wait, once there is room again.
 const ROOM: &str = "there is room again";
+
+/// The outcome of a job that ran when nothing could be written.
+const NOT_WRITTEN: &str = "what became of the job could not be written down";
 
 impl Daemon {
     /// Whether nothing may start for now. When that changes, it is told and noted with every job that waits.
@@ -72,6 +77,44 @@ impl Daemon {
             {
                 warn!(%error, "no room could be kept for the ledger");
             }
+            self.settle_late().await;
         }
+    }
+
+    /// Tears down jobs whose end could not be written when they ended, once it can be, so that their slots are of use again.
+    async fn settle_late(self: &Arc<Self>) {
+        let unsettled = self.state().unsettled.clone();
+        for (index, job) in unsettled {
+            let Some(slot) = self.slots.get(&index) else {
+                continue;
+            };
+            match self.torn_down(&job, slot).await {
+                Ok(left) => {
+                    info!(%job, slot = index, "the job is torn down, and its end is written");
+                    self.state().unsettled.remove(&index);
+                    let why = (!left.is_empty()).then(|| format!("job {job} left {}", left.join(", ")));
+                    self.free(slot, why);
+                }
+                // What it is about was told when the job ended.
+                Err(error) => debug!(%job, slot = index, error = crate::chain(&error), "not yet"),
+            }
+        }
+    }
+
+    /// Tears a job down and writes its end; what is left of it.
+    async fn torn_down(&self, job: &JobId, slot: &Slot) -> Result<Vec<String>, RunError> {
+        let mut unfinished = self.pipeline.ledger.unfinished()?.into_iter();
+        let Some(found) = unfinished.find(|one| one.id == *job) else {
+            return Ok(vec![]);
+        };
+        let outcome = found.ending.unwrap_or_else(|| Outcome::Failed {
+            reason: NOT_WRITTEN.to_owned(),
+        });
+        let open = (found.open, vec![]);
+        let ended = self
+            .pipeline
+            .recover(job, Some(slot), open, Some(outcome))
+            .await?;
+        Ok(ended.leftovers)
     }
 }

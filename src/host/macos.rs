@@ -52,7 +52,7 @@ pub(crate) fn close_memory() -> std::io::Result<()> {
     Ok(())
 }
 
-/// The dispatcher has no fence of its own here yet: what it may write is what its account may. Always says so.
+/// Nothing to do: sandbox-exec(1) starts the dispatcher in its fence. Says that there is none of its own.
 ///
 /// # Errors
 /// None.

@@ -31,6 +31,9 @@ pub enum RenderError {
         #[source]
         source: Box<tera::Error>,
     },
+    /// The dispatcher's does not.
+    #[error("could not render the dispatcher's profile")]
+    Dispatcher(#[source] Box<tera::Error>),
     /// It renders to something that is not a policy of the Linux sandbox.
     #[error("profile `{posture}` does not render to a policy")]
     Policy {

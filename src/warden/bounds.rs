@@ -27,19 +27,19 @@ const DEVICES: [&str; 6] = [
 
 /// What there is to be had.
 #[derive(Debug, Clone)]
-pub(crate) struct Bounds {
+pub struct Bounds {
     /// The name that all accounts of jobs begin with.
-    pub(crate) family: String,
+    pub family: String,
     /// Those of the slots, as they were found at the start.
-    pub(crate) accounts: Vec<Account>,
+    pub accounts: Vec<Account>,
     /// Guests' tools run as this account. Nothing is done as it but trying the packet filter.
-    pub(crate) patron: Option<Account>,
+    pub patron: Option<Account>,
     /// Where Homebrew usually is and where the configuration says it is, which is what jobs may have a copy of.
-    pub(crate) homebrew: (Utf8PathBuf, Option<Utf8PathBuf>),
+    pub homebrew: (Utf8PathBuf, Option<Utf8PathBuf>),
     /// What jobs are shown although their accounts may not get there: what is the program's own.
-    pub(crate) own: Vec<Utf8PathBuf>,
+    pub own: Vec<Utf8PathBuf>,
     /// Likewise, what the configuration grants; it changes with that.
-    pub(crate) granted: Vec<Utf8PathBuf>,
+    pub granted: Vec<Utf8PathBuf>,
 }
 
 /// What `config` grants to jobs, as it is written and where it leads.
@@ -64,7 +64,7 @@ impl Bounds {
     ///
     /// # Errors
     /// Why not, in words.
-    pub(crate) fn check(&self, request: &Request) -> Result<(), String> {
+    pub fn check(&self, request: &Request) -> Result<(), String> {
         match request {
             Request::Prepare {
                 account, homebrew, ..

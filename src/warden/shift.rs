@@ -4,11 +4,13 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use camino::Utf8Path;
 use nix::sys::select::pselect;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::time::TimeSpec;
@@ -20,8 +22,10 @@ use super::serve::{Numbered, Warden, noted};
 use super::supervise::{HEARING, Orders, PASSED_ON};
 use super::{Hello, Reply, Request, wire};
 use crate::daemon::ground::Ground;
-use crate::host::command::halves;
-use crate::host::os;
+use crate::host::command::halves::{self, Sandbox};
+use crate::host::{Os, os};
+use crate::profile::render::macos::dispatcher;
+use crate::workspace;
 
 /// How long one message may take to come, once it has begun.
 const SENTENCE: Duration = Duration::from_secs(10);
@@ -203,8 +207,29 @@ impl Warden {
             log = Some(into.into());
         }
         let program = (orders.program, orders.args.as_slice());
-        let child = halves::start_dispatcher(program, ground.dispatcher.as_ref(), theirs.into(), log)?;
+        let sandbox = self.sandbox(orders.program, ground)?;
+        let as_whom = (ground.dispatcher.as_ref(), sandbox.as_ref());
+        let child = halves::start_dispatcher(program, as_whom, theirs.into(), log)?;
         Ok(i32::try_from(child.id()).unwrap_or(i32::MAX))
+    }
+
+    /// What a dispatcher is started in, where it does not fence itself in.
+    fn sandbox(&self, program: &Utf8Path, ground: &Ground) -> io::Result<Option<Sandbox>> {
+        if self.host.os == Os::Linux || ground.dispatcher.is_none() {
+            return Ok(None);
+        }
+        let proof = self.host.fence_proof();
+        if let Some(folder) = proof.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&proof, "")?;
+        std::fs::set_permissions(&proof, std::fs::Permissions::from_mode(0o644))?;
+        let folders = workspace::of_dispatcher(&self.data_dir);
+        let profile = dispatcher(&folders, program, &proof).map_err(io::Error::other)?;
+        Ok(Some(Sandbox {
+            program: self.host.mac.sandbox_exec.clone(),
+            profile,
+        }))
     }
 
     /// Does what a dispatcher that is gone has asked for last.

@@ -9,6 +9,9 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Request;
+use super::serve::Numbered;
+
 /// Bytes a message may have; a policy with hundreds of rules stays far below.
 const LONGEST: usize = 1 << 20;
 
@@ -22,10 +25,7 @@ pub(crate) fn send<T: Serialize>(
     message: &T,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let body = serde_json::to_vec(message)?;
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= LONGEST);
-    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "message too long"))?;
-    let bytes = [&length.to_le_bytes()[..], &body].concat();
+    let bytes = framed(&serde_json::to_vec(message)?)?;
     let raw: Vec<RawFd> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
     let control = if raw.is_empty() {
         vec![]
@@ -45,6 +45,43 @@ pub(crate) fn send<T: Serialize>(
         }
     };
     (&mut &*stream).write_all(&bytes[sent..])
+}
+
+/// The requests in a stream of bytes, up to its end or to what is none: what the warden hears when somebody sends that.
+///
+/// # Errors
+/// The system has no socket to send them by.
+pub fn requests(bytes: &[u8]) -> io::Result<Vec<Request>> {
+    let (mut sender, receiver) = UnixStream::pair()?;
+    let sent = bytes.to_vec();
+    // Whoever stops listening must not keep the sender.
+    let sending = std::thread::spawn(move || sender.write_all(&sent));
+    let next = || receive::<Numbered<Request>>(&receiver).ok().flatten();
+    let heard = std::iter::from_fn(next)
+        .map(|(request, _)| request.message)
+        .collect();
+    drop(receiver);
+    // One that was not heard to its end is told so.
+    let _ = sending.join();
+    Ok(heard)
+}
+
+/// The bytes by which a request is asked.
+///
+/// # Errors
+/// It is too long.
+pub fn bytes(request: Request) -> io::Result<Vec<u8>> {
+    let message = Numbered {
+        number: 0,
+        message: request,
+    };
+    framed(&serde_json::to_vec(&message)?)
+}
+
+fn framed(body: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= LONGEST);
+    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "message too long"))?;
+    Ok([&length.to_le_bytes()[..], body].concat())
 }
 
 /// Receives one message and its descriptors; `None` at the end of the stream.
@@ -138,16 +175,7 @@ mod tests {
 
     /// What a reader makes of these bytes, to the end of the stream; and it does come to an end.
     fn understood(bytes: &[u8]) -> usize {
-        use crate::warden::Request;
-        use crate::warden::serve::Numbered;
-        let (mut a, b) = UnixStream::pair().unwrap();
-        a.write_all(bytes).unwrap();
-        drop(a);
-        let mut count = 0;
-        while let Ok(Some(_)) = receive::<Numbered<Request>>(&b) {
-            count += 1;
-        }
-        count
+        requests(bytes).unwrap().len()
     }
 
     proptest::proptest! {

@@ -253,20 +253,83 @@ fn a_job_dies_with_a_killed_daemon_and_the_next_start_clears_up() {
     assert_eq!(mac.remains(), [""; 0]);
 }
 
+/// A daemon that trusts a repository, and a command that hands it a job of that.
+fn daemon(mac: &Mac) -> std::process::Child {
+    let config = mac.top.join("ephemerd.toml");
+    let text = fs::read_to_string(&config).unwrap() + "[trust.repos]\n\"acme/ios\" = \"native\"\n";
+    fs::write(&config, text).unwrap();
+    Command::new(mac.top.join("bin/ephemerd"))
+        .args(["--config", config.as_str(), "run"])
+        .stderr(fs::File::create(mac.top.join("log")).unwrap())
+        .spawn()
+        .unwrap()
+}
+
+/// The dispatcher of a daemon, once it is there.
+fn dispatcher(daemon: Pid) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).ok()?;
+    let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    let is_it = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        // Before that it is the program that makes its sandbox.
+        line.ends_with(b"\0__dispatch\0") && !line.windows(9).any(|word| word == b"(version ")
+    };
+    children.find(is_it).map(Pid::from_raw)
+}
+
+#[test]
+fn a_job_goes_on_when_the_dispatcher_of_a_daemon_is_killed_which_is_in_a_sandbox_of_its_own() {
+    let mac = Mac::with_accounts();
+    let mut daemon = daemon(&mac);
+    until("the daemon listens", || {
+        mac.top.join("data/run/ephemerd.sock").exists()
+    });
+    let shared = mac.top.join("shared");
+    let script = format!(
+        "echo > {shared}/started; while [ ! -e {shared}/go ]; do sleep 0.02; done; rm {shared}/started; exit 7"
+    );
+    let submitted = mac.ephemerd(&["submit", "--repo", "acme/ios", "--", "/bin/sh", "-c", &script]);
+    let job = String::from_utf8(submitted.stdout).unwrap().trim().to_owned();
+    until("the job runs", || shared.join("started").exists());
+    let first = dispatcher(pid(&daemon)).unwrap();
+    kill(first, Signal::SIGKILL).unwrap();
+    until("another dispatcher", || {
+        dispatcher(pid(&daemon)).is_some_and(|next| next != first)
+    });
+    let status = String::from_utf8(mac.ephemerd(&["status"]).stdout).unwrap();
+    assert!(
+        status.contains("dispatcher: as _ephemerd, behind Seatbelt; 1 before it were killed"),
+        "{status}"
+    );
+    fs::write(shared.join("go"), "").unwrap();
+    until("the end of the job", || {
+        let shown = mac.ephemerd(&["jobs", "show", &job]);
+        String::from_utf8(shown.stdout).unwrap().contains("exit 7")
+    });
+    fs::remove_file(shared.join("go")).unwrap();
+    kill(pid(&daemon), Signal::SIGTERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(mac.remains(), [""; 0]);
+}
+
+#[test]
+fn a_dispatcher_whose_sandbox_does_not_apply_ends_and_no_daemon_is_there() {
+    let mac = Mac::with_accounts();
+    fs::write(mac.top.join("state/sandbox"), "pretend-dispatcher").unwrap();
+    let mut daemon = daemon(&mac);
+    assert_eq!(daemon.wait().unwrap().code(), Some(1));
+    let log = fs::read_to_string(mac.top.join("log")).unwrap();
+    assert!(log.contains("the dispatcher's sandbox does not apply"), "{log}");
+    assert!(!mac.top.join("data/run/ephemerd.sock").exists());
+}
+
 #[test]
 fn a_daemon_runs_jobs_and_sweeps_profiles_that_no_ledger_knows() {
     let mac = Mac::with_accounts();
     mac.exec("true");
     let forgotten = mac.top.join("data/profiles/0a1b2c3d4e5.sb");
     fs::write(&forgotten, "(version 1)").unwrap();
-    let config = mac.top.join("ephemerd.toml");
-    let text = fs::read_to_string(&config).unwrap() + "[trust.repos]\n\"acme/ios\" = \"native\"\n";
-    fs::write(&config, text).unwrap();
-    let mut daemon = Command::new(mac.top.join("bin/ephemerd"))
-        .args(["--config", config.as_str(), "run"])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut daemon = daemon(&mac);
     until("the forgotten profile is gone", || !forgotten.exists());
     let args = [
         "submit",

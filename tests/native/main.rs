@@ -36,6 +36,7 @@ mod prune;
 mod recovery;
 mod reload;
 mod split;
+mod succession;
 mod suite;
 mod unprivileged;
 mod vm;

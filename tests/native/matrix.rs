@@ -1,15 +1,15 @@
 //! Every point of a native job's life, and who is killed there: the dispatcher, the warden, or both, with a neighbour that
 //! runs. After the next start nothing is left, and every job has ended once. Each test prints its rows.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use ephemerd::control::Story;
+use ephemerd::control::{SlotNow, SlotReport, Story};
 use ephemerd::job::ledger::Ledger;
 use ephemerd::job::{JobId, Outcome};
 
 use crate::harness::journal::{A_WHILE, FOR_EVER, Journal, When};
-use crate::harness::small::Small;
+use crate::harness::small::{Failing, Small};
 use crate::harness::{Daemon, Site, files_of_accounts, processes_of, wait_for, wait_within};
 
 /// What a job writes in its life, in order.
@@ -38,6 +38,18 @@ enum Who {
     Both,
 }
 
+/// Has the job handed over, which is answered or not, as things go.
+fn hand_over(daemon: &Daemon) -> Child {
+    let mut submit = daemon
+        .site()
+        .ephemerd(&["submit", "--repo", "acme/app", "--", "sh", "-c", JOB]);
+    let quiet = submit
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.spawn().unwrap()
+}
+
 /// One cell of the matrix: a daemon that is killed after a job's `n`th write, and the next that must find everything. Returns
 /// that one, and how the job ended.
 fn killed_after(mut daemon: Daemon, n: usize, (who, when): (Who, When)) -> (Daemon, Outcome) {
@@ -55,15 +67,7 @@ fn killed_after(mut daemon: Daemon, n: usize, (who, when): (Who, When)) -> (Daem
     // A dispatcher that notices that its warden is gone must be able to go on.
     let turns = if who == Who::Warden { A_WHILE } else { FOR_EVER };
     journal.stop_after(Some(before + n), turns);
-    // It is answered or not, as things go.
-    let mut submit = daemon
-        .site()
-        .ephemerd(&["submit", "--repo", "acme/app", "--", "sh", "-c", JOB])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut submit = hand_over(&daemon);
     journal.wait_for_write(&point, before + n, when);
     let as_it_was = || {
         let written = Journal::written(&journal.open()).split_off(before);
@@ -174,21 +178,14 @@ fn row_of_the_matrix(who: Who, when: When) {
     }
 }
 
-/// One point at which the disk becomes full, and has room again some time later. Returns the daemon, how the job ended, and
-/// whether that took another start.
-fn full_after(daemon: Daemon, disk: &Small, n: usize) -> (Daemon, Outcome, bool) {
+/// One point at which the disk becomes full, and has room again some time later. Returns how the job ended, and whether its
+/// slot was out of use meanwhile.
+fn full_after(daemon: &Daemon, disk: &Small, n: usize) -> (Outcome, bool) {
     let point = format!("full after `{}`", LIFE[n - 1]);
     let journal = Journal(daemon.site().data_dir.join("state/ledger.db"));
     let before = Journal::written(&journal.open()).len();
     journal.stop_after(Some(before + n), A_WHILE);
-    let mut submit = daemon
-        .site()
-        .ephemerd(&["submit", "--repo", "acme/app", "--", "sh", "-c", JOB])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut submit = hand_over(daemon);
     journal.wait_for_write(&point, before + n, When::Late);
     let filler = disk.fill();
     submit.wait().unwrap();
@@ -199,19 +196,17 @@ fn full_after(daemon: Daemon, disk: &Small, n: usize) -> (Daemon, Outcome, bool)
             .unwrap()
             .remove(0)
     };
-    // As far as it comes: to its end, or to a slot that nobody watches any more.
+    // As far as it comes: to its end, or to a slot that is out of use.
+    let out = || daemon.log().matches("slot out of use").count();
+    let before = out();
     wait_within(Duration::from_secs(40), &point, || {
-        let is_out = daemon.log().contains("slot out of use");
-        (newest().outcome.is_some() || is_out).then_some(())
+        (newest().outcome.is_some() || out() > before).then_some(())
     });
     drop(filler);
     let is_out = newest().outcome.is_none();
+    // Once there is room again, everything comes to its end by itself.
+    wait_within(Duration::from_secs(40), &point, || newest().outcome);
     drop(ledger);
-    let daemon = if is_out {
-        Daemon::start_at(daemon.stop())
-    } else {
-        daemon
-    };
     journal.stop_after(None, 0);
     let row = Ledger::open(&journal.0).unwrap();
     let row = row
@@ -230,7 +225,11 @@ fn full_after(daemon: Daemon, disk: &Small, n: usize) -> (Daemon, Outcome, bool)
         daemon.outcome(&next).is_success().then_some(next)
     });
     assert_eq!(daemon.ended(&next).job.clean, Some(true));
-    (daemon, row.outcome.unwrap(), is_out)
+    let is_free = |slot: &SlotReport| slot.now == SlotNow::Free;
+    wait_within(Duration::from_secs(40), "slots that are of use", || {
+        daemon.status().slots.iter().all(is_free).then_some(())
+    });
+    (row.outcome.unwrap(), is_out)
 }
 
 #[test]
@@ -242,17 +241,77 @@ fn heavy_a_disk_that_is_full_after_any_write_leaves_nothing_and_every_job_ended_
     let text = std::fs::read_to_string(&site.config).unwrap();
     let text = text.replace("min_free_disk = \"64MiB\"", "min_free_disk = \"1MiB\"");
     std::fs::write(&site.config, text).unwrap();
+    let daemon = Daemon::start_at(site);
+    let _journal = Journal::begin(daemon.site().data_dir.join("state/ledger.db"));
+    for n in 1..LIFE.len() {
+        let (outcome, is_out) = full_after(&daemon, &disk, n);
+        let how = if is_out { "once there was room" } else { "at once" };
+        println!("| disk full | {} | clean {how}: {outcome} |", LIFE[n - 1]);
+    }
+    let _site = daemon.stop();
+    drop(disk);
+}
+
+/// One point at which the disk takes nothing more, until it is repaired and the daemon started again; how the job ended, if the
+/// ledger has it still.
+fn read_only_after(daemon: Daemon, disk: &Failing, n: usize) -> (Daemon, Option<Outcome>) {
+    let point = format!("read-only after `{}`", LIFE[n - 1]);
+    let journal = Journal(daemon.site().data_dir.join("state/ledger.db"));
+    let before = Journal::written(&journal.open()).len();
+    journal.stop_after(Some(before + n), A_WHILE);
+    disk.sync();
+    let mut submit = hand_over(&daemon);
+    journal.wait_for_write(&point, before + n, When::Late);
+    disk.fail();
+    submit.wait().unwrap();
+    wait_within(Duration::from_secs(40), &point, || {
+        daemon.log().contains("slot out of use").then_some(())
+    });
+    // Nothing runs that nobody could write about.
+    for uid in daemon.site().family.uids() {
+        wait_for(&format!("{point}: the end of what ran"), || {
+            processes_of(uid).is_empty().then_some(())
+        });
+    }
+    let next = daemon.run("true");
+    assert!(!next.status.success(), "{point}");
+    let site = daemon.kill();
+    disk.repair();
+    let daemon = Daemon::start_at(site);
+    journal.stop_after(None, 0);
+    let ledger = Ledger::open(&journal.0).unwrap();
+    assert_eq!(ledger.unfinished().unwrap(), [], "{point}");
+    assert_eq!(ledger.quarantined().unwrap(), [], "{point}");
+    let newest = ledger.jobs(ephemerd::job::ledger::Listing::Newest(1)).unwrap();
+    let newest = newest.into_iter().next();
+    assert!(
+        newest.iter().all(|row| row.clean == Some(true)),
+        "{point}: {newest:?}"
+    );
+    let uids = daemon.site().family.uids();
+    assert_eq!(files_of_accounts(&uids), Vec::<String>::new(), "{point}");
+    daemon.site().assert_clean();
+    let next = daemon.script("true");
+    assert!(daemon.outcome(&next).is_success(), "{point}");
+    (daemon, newest.and_then(|row| row.outcome))
+}
+
+#[test]
+fn heavy_a_disk_that_is_read_only_after_any_write_leaves_nothing_once_it_is_repaired() {
+    let mut site = Site::new("");
+    let disk = Failing::at(site.top.join("epht-full"), 128);
+    site.data_dir = disk.place.join("data");
+    site.configure("");
     let mut daemon = Daemon::start_at(site);
     let _journal = Journal::begin(daemon.site().data_dir.join("state/ledger.db"));
     for n in 1..LIFE.len() {
-        let (next, outcome, is_out) = full_after(daemon, &disk, n);
+        let (next, outcome) = read_only_after(daemon, &disk, n);
         daemon = next;
-        let how = if is_out {
-            "after another start"
-        } else {
-            "by itself"
-        };
-        println!("| disk full | {} | clean {how}: {outcome} |", LIFE[n - 1]);
+        let how = outcome.map_or("not known any more".to_owned(), |outcome| outcome.to_string());
+        println!(
+            "| disk read-only | {} | clean after another start: {how} |",
+            LIFE[n - 1]
+        );
     }
     let _site = daemon.stop();
     drop(disk);

@@ -36,8 +36,18 @@ fn the_dispatcher_is_the_services_account_without_a_capability_and_without_a_way
     // The control: its warden has what it takes, and cannot hand any of it on by executing something.
     let warden = daemon.warden();
     assert_eq!(field(warden, "Uid"), ["0"; 4]);
-    assert_ne!(field(warden, "CapEff"), ["0000000000000000"]);
     assert_eq!(field(warden, "CapBnd"), ["0000000000000000"]);
+    let (has, may) = (field(warden, "CapEff"), field(warden, "CapPrm"));
+    assert_eq!(has, may);
+    let has = u64::from_str_radix(&has[0], 16).unwrap();
+    // Changing owners, becoming accounts, mounting (capabilities(7)).
+    for needed in [0, 6, 7, 21] {
+        assert_ne!(has & (1 << needed), 0, "{needed} of {has:x}");
+    }
+    // Raising its own rights, raw sockets, modules, devices, restarts, the clock, its kernel's programs.
+    for other in [8, 13, 16, 17, 22, 25, 38, 39] {
+        assert_eq!(has & (1 << other), 0, "{other} of {has:x}");
+    }
     // And between the two a job runs as an account of its own.
     let job = daemon.script("echo $(id -un); sleep 1000");
     daemon.wait_for_output(&job, &format!("{}1", daemon.site().family.name));

@@ -369,6 +369,37 @@ fn a_killed_daemon_leaves_no_guest_whatever_state_its_job_was_in() {
 }
 
 #[test]
+fn guests_end_with_a_killed_dispatcher_and_the_daemon_goes_on_with_others() {
+    let (site, home) = tart_site("");
+    let mut daemon = Daemon::start_at(site);
+    let native = daemon.script("echo begun; until [ -e go ]; do sleep 0.05; done");
+    daemon.wait_for_output(&native, "begun");
+    for (state, fault) in [("cloning", "clone:hang"), ("running", "")] {
+        fs::write(home.join("faults"), format!("{fault}\n")).unwrap();
+        let mut stand = Stand {
+            daemon,
+            home: home.clone(),
+        };
+        let job = stand.submit(if state == "running" { "sleep 1000" } else { "true" });
+        stand.wait_for_state(&job, state);
+        stand.daemon.kill_dispatcher();
+        fs::write(home.join("faults"), "").unwrap();
+        let story = stand.daemon.ended(&job);
+        assert!(
+            matches!(story.job.outcome, Some(Outcome::Failed { .. })),
+            "{state}: {story:?}"
+        );
+        assert_eq!(story.job.clean, Some(true), "{state}: {story:?}");
+        assert_eq!(guests(&home), Vec::<String>::new(), "{state}");
+        let next = stand.submit("true");
+        assert!(stand.daemon.outcome(&next).is_success(), "{state}");
+        daemon = stand.daemon;
+    }
+    fs::write(daemon.work(&native).join("go"), "").unwrap();
+    assert!(daemon.outcome(&native).is_success());
+}
+
+#[test]
 fn a_killed_daemon_leaves_no_guest_of_a_tool_that_runs_on_its_own() {
     let stand = Stand::plain(true);
     let Stand { mut daemon, home } = stand;

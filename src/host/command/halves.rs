@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::host::os;
 use crate::slot::Account;
@@ -44,23 +44,36 @@ pub(crate) fn accept_signals() -> io::Result<()> {
     )?)
 }
 
+/// What the dispatcher is started in, where its system has a program for that, sandbox-exec(1).
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    /// That program.
+    pub(crate) program: Utf8PathBuf,
+    /// The text that it applies.
+    pub(crate) profile: String,
+}
+
 /// Starts this very program as the dispatcher of a daemon: as `account`, where it has one of its own, without a capability
 /// and without a way to get one, in a session of its own, so that a terminal's interrupt is told to its warden alone, and so that
 /// it can put no words into that terminal (ioctl_tty(2), `TIOCSTI`). It ends with this process. Its standard input is `socket`; where it is to `log` elsewhere, its standard error is that.
 pub(crate) fn start_dispatcher(
     (program, args): (&Utf8Path, &[String]),
-    account: Option<&Account>,
+    (account, sandbox): (Option<&Account>, Option<&Sandbox>),
     socket: OwnedFd,
     log: Option<OwnedFd>,
 ) -> io::Result<Child> {
     let (opened, path) = os::program_for(program)?;
+    let path = sandbox.map_or(path, |sandbox| sandbox.program.to_string());
     #[expect(
         clippy::disallowed_methods,
         reason = "this module is where programs are started"
     )]
     let mut command = Command::new(path);
+    match sandbox {
+        None => command.arg0(program),
+        Some(sandbox) => command.args(["-p", &sandbox.profile, program.as_str()]),
+    };
     command
-        .arg0(program)
         .args(args)
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_PID")

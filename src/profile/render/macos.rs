@@ -164,6 +164,38 @@ pub(super) fn render(
     })
 }
 
+/// The profile that the dispatcher of a daemon runs in: it writes below `folders`, is `program`, and cannot read `proof`.
+///
+/// # Errors
+/// A path is none that a rule could speak of.
+pub fn dispatcher(
+    folders: &[Utf8PathBuf],
+    program: &Utf8Path,
+    proof: &Utf8Path,
+) -> Result<String, RenderError> {
+    #[derive(Serialize)]
+    struct Values {
+        folders: Vec<Utf8PathBuf>,
+        program: Utf8PathBuf,
+        proof: Utf8PathBuf,
+    }
+    let values = Values {
+        folders: folders
+            .iter()
+            .map(|folder| admitted(folder))
+            .collect::<Result<_, _>>()?,
+        program: admitted(program)?,
+        proof: admitted(proof)?,
+    };
+    let failed = |source| RenderError::Dispatcher(Box::new(source));
+    let context = Context::from_serialize(&values).map_err(failed)?;
+    let tera = parsed(".sb", sbpl_string, &[("dispatcher.sb", DISPATCHER)])?;
+    tera.render("dispatcher.sb", &context).map_err(failed)
+}
+
+/// Its template.
+const DISPATCHER: &str = include_str!("../../../profiles/macos/dispatcher.sb");
+
 impl Values {
     fn new(input: &RenderInput, places: &Places) -> Result<Self, RenderError> {
         let workspace = admitted(&input.workspace)?;
@@ -421,6 +453,41 @@ mod tests {
         let tera = parsed(".sb", sbpl_string, &[("t.sb", "(subpath \"{{ nothing }}\")")]).unwrap();
         let error = tera.render("t.sb", &Context::new()).unwrap_err();
         assert!(error.to_string().contains("nothing"), "{error}");
+    }
+
+    #[test]
+    fn the_dispatcher_writes_its_own_starts_and_signals_nobody_and_reads_all_but_the_proof() {
+        let folders = ["state", "logs"].map(|part| Utf8PathBuf::from(format!("/var/lib/e/{part}")));
+        let (program, proof) = ("/usr/local/bin/ephemerd", "/var/run/ephemerd/proof");
+        let text = dispatcher(&folders, program.into(), proof.into()).unwrap();
+        for release in [Release::MacOs14, Release::NEWEST] {
+            let ruleset = sbpl::compile("dispatcher.sb", text.as_bytes(), &Settings::new(release)).unwrap();
+            let ask = |operation: &str, target: &str| {
+                let operation = ruleset.vocabulary.asked(operation).unwrap();
+                let target = sbpl::Target::parse(ruleset.vocabulary, operation, target).unwrap();
+                ruleset.verdict(operation, &target, &Semantics::of(release)).0
+            };
+            for (operation, target) in [
+                ("file-write-data", "/private/var/lib/e/state/ledger.db"),
+                ("file-write-create", "/private/var/lib/e/logs/job.log"),
+                ("file-read-data", "/private/etc/hosts"),
+                ("process-exec", program),
+                ("network-outbound", "tcp:140.82.112.3:443"),
+                ("signal", "self"),
+            ] {
+                assert_eq!(ask(operation, target), Verdict::Allow, "{operation} {target}");
+            }
+            for (operation, target) in [
+                ("file-write-data", "/private/var/lib/e/host/enabled.json"),
+                ("file-write-create", "/private/tmp/x"),
+                ("file-write-unlink", "/private/var/lib/e/stately"),
+                ("file-read-data", "/private/var/run/ephemerd/proof"),
+                ("process-exec", "/bin/sh"),
+                ("signal", "others"),
+            ] {
+                assert_eq!(ask(operation, target), Verdict::Deny, "{operation} {target}");
+            }
+        }
     }
 
     #[test]

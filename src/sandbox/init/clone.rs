@@ -29,7 +29,9 @@ impl Launcher {
     pub(crate) fn new() -> io::Result<Self> {
         if nix::unistd::geteuid().is_root() {
             // The warden executes nothing itself, and what it starts must have none of these.
-            identity::empty_bounding_set().map_err(io::Error::other)?;
+            identity::empty_bounding_set()
+                .and_then(|()| identity::keep_what_the_warden_needs())
+                .map_err(io::Error::other)?;
         }
         Ok(Self {
             filters: Filters::for_all_groups(),

@@ -3,8 +3,8 @@
 
 use std::io;
 
-use caps::CapSet;
 use caps::errors::CapsError;
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -95,6 +95,42 @@ fn stand_back(nice: u8) -> Result<(), StepError> {
 
 /// Half of the memory there is counts on top of what a process has (proc_pid_oom_score_adj(5)).
 const OOM_SCORE: &str = "500";
+
+/// What the warden does without being another account: prepare, launch, measure and clear away. What other rights of root's
+/// it was started with are for its steward.
+const OF_WARDEN: [Capability; 17] = [
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_IPC_OWNER,
+    Capability::CAP_KILL,
+    Capability::CAP_LINUX_IMMUTABLE,
+    Capability::CAP_MKNOD,
+    // For the loopback of a network namespace.
+    Capability::CAP_NET_ADMIN,
+    // For a canary's port, which no job can have taken.
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_SYS_RESOURCE,
+];
+
+/// Gives up, for this process, what the warden needs not. The bounding set must be empty already.
+pub(super) fn keep_what_the_warden_needs() -> Result<(), CapsError> {
+    let has = caps::read(None, CapSet::Permitted)?;
+    let keeps = OF_WARDEN
+        .into_iter()
+        .filter(|capability| has.contains(capability));
+    let keeps: CapsHashSet = keeps.collect();
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, &keeps)?;
+    caps::set(None, CapSet::Permitted, &keeps)
+}
 
 /// Drops every capability this kernel knows from the bounding set. As root the warden does so once for all
 /// launches, and each proves it; a new user namespace starts with all of them again.

@@ -1,5 +1,5 @@
 //! What must hold of any text that is taken for a profile. The fuzz target asks it of what it makes up, and
-//! `tests/sbpl_corpus.rs` of the seeds.
+//! `tests/corpus.rs` of the seeds.
 
 use std::collections::BTreeMap;
 

@@ -12,9 +12,10 @@ use camino::Utf8PathBuf;
 use ephemerd::job::ledger::Ledger;
 
 use super::forge::{Forge, push};
+use super::hub::faults::{Fault, Gate};
 use super::hub::state::Phase;
 use crate::harness::journal::{FOR_EVER, Journal, When};
-use crate::harness::{Daemon, files_of_accounts, wait_for};
+use crate::harness::{Daemon, files_of_accounts, processes_of, wait_for};
 
 /// What a job writes in its life, in order.
 const LIFE: [&str; 15] = [
@@ -154,6 +155,32 @@ fn goes_on_at_every_point(when: When, last: usize) {
             forge.daemon = Some(Daemon::start_at(site));
         }
     }
+}
+
+#[test]
+fn a_job_that_waits_in_its_hook_when_the_dispatcher_is_killed_is_admitted_by_the_next() {
+    let mut forge = Forge::start("", "");
+    let (job, gate) = forge.held_runner();
+    // Nobody learns what the job is until it may be told.
+    let answers = Gate::default();
+    let hold = Fault::Hold(answers.clone());
+    forge.hub.inject("GET /repos/acme/app/actions/runs/*", 9999, hold);
+    gate.open();
+    let uids = forge.daemon().site().family.uids();
+    wait_for("a hook that asks", || {
+        let mut all = uids.iter().flat_map(|uid| processes_of(*uid));
+        let is_hook = |pid: i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == b"__job-started")
+        };
+        all.any(is_hook).then_some(())
+    });
+    forge.daemon.as_mut().unwrap().kill_dispatcher();
+    forge.hub.heal();
+    answers.open();
+    assert_eq!(forge.conclusion(job), "success", "{}", forge.daemon().log());
+    assert_eq!(forge.hub.job(job).handed_out, 1);
+    forge.settled();
 }
 
 #[test]

@@ -221,6 +221,14 @@ impl Daemon {
         self.status();
     }
 
+    /// Kills a dispatcher that has no next, waits for the end of the daemon and gives its place back.
+    pub(crate) fn kill_last_dispatcher(mut self) -> Site {
+        kill(Pid::from_raw(self.dispatcher), Signal::SIGKILL).unwrap();
+        let status = self.wait();
+        assert_eq!(status.code(), Some(1));
+        self.site.take().unwrap()
+    }
+
     /// Kills the warden, waits for the dispatcher to end with it, and gives their place back.
     pub(crate) fn kill_warden(mut self) -> Site {
         kill(Pid::from_raw(self.warden()), Signal::SIGKILL).unwrap();

@@ -89,9 +89,10 @@ impl Drive<'_> {
         self.status = Some(Lines::new(resumed.status).map_err(words)?);
         let mut events: VecDeque<Event> = resumed.unfit.map(Event::Unprotected).into_iter().collect();
         if let Some(keeper) = &self.pipeline.egress {
-            match keeper.admit(self.slot, &self.pipeline.warden).await {
-                Ok(leave) => self.leave = Some(leave),
-                Err(error) => events.push_back(Event::Unprotected(crate::chain(&error))),
+            let (leave, verified) = keeper.go_on(self.slot, &self.pipeline.warden).await;
+            self.leave = Some(leave);
+            if let Err(error) = verified {
+                events.push_back(Event::Unprotected(crate::chain(&error)));
             }
         }
         let state = match (stopping, resumed.is_running) {

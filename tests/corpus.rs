@@ -11,6 +11,8 @@ use std::fs;
 mod profile;
 #[path = "fuzz/oracle/regex.rs"]
 mod regex;
+#[path = "fuzz/oracle/wire.rs"]
+mod wire;
 
 /// Every seed of `target`, in the order of their names.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -41,4 +43,18 @@ fn what_must_hold_of_any_regular_expression_holds_of_the_seeds() {
         println!("{name}");
         regex::holds(&text);
     }
+}
+
+#[test]
+fn what_must_hold_of_whatever_a_dispatcher_sends_holds_of_the_seeds() {
+    let seeds = seeds("wire");
+    assert!(seeds.len() >= 14, "found {} seeds", seeds.len());
+    let mut understood = 0;
+    for (name, sent) in seeds {
+        println!("{name}");
+        understood += ephemerd::warden::wire::requests(&sent).unwrap().len();
+        wire::holds(&sent);
+    }
+    // All but half a message and one that is too long; one seed is two.
+    assert_eq!(understood, 13);
 }
