@@ -100,11 +100,11 @@ impl Pipeline {
         stream: Stream,
         cancel: &CancellationToken,
     ) -> Result<Ended, RunError> {
-        self.run_as(job, None, slot, stream, cancel).await
+        self.begin(Drive::new(self, job, slot, stream), cancel).await
     }
 
-    /// Runs one job as [`Pipeline::run`] does; one that is GitHub's runner with what that takes, instead of its command,
-    /// and with what orders it to end.
+    /// Runs one job as [`Pipeline::run`] does, but one that another dispatcher goes on with when this one is killed; one that is
+    /// GitHub's runner with what that takes, instead of its command, and with what orders it to end.
     ///
     /// # Errors
     /// As there.
@@ -116,8 +116,12 @@ impl Pipeline {
         stream: Stream,
         cancel: &CancellationToken,
     ) -> Result<Ended, RunError> {
-        self.ledger.claim(id, slot, SystemTime::now())?;
-        let mut drive = Drive::new(self, (id, spec), slot, stream).with_runner(runner);
+        let drive = Drive::new(self, (id, spec), slot, stream).with_runner(runner);
+        self.begin(drive.that_goes_on(), cancel).await
+    }
+
+    async fn begin(&self, mut drive: Drive<'_>, cancel: &CancellationToken) -> Result<Ended, RunError> {
+        self.ledger.claim(drive.id, drive.slot, SystemTime::now())?;
         let begin = (State::Queued, [Event::SlotGranted].into());
         let outcome = drive.until_done(begin, cancel).await?;
         Ok(drive.ended(outcome))
@@ -136,7 +140,7 @@ impl Pipeline {
         (stream, cancel): (Stream, &CancellationToken),
     ) -> Result<Ended, RunError> {
         let (spec, slot) = (resumed.spec.clone(), resumed.slot.clone());
-        let mut drive = Drive::new(self, (id, &spec), &slot, stream);
+        let mut drive = Drive::new(self, (id, &spec), &slot, stream).that_goes_on();
         let begin = match drive.go_on(resumed, runner).await {
             Ok(begin) => begin,
             Err(why) => (State::Launching, [Event::Lost(why)].into()),

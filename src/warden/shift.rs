@@ -30,6 +30,9 @@ use crate::workspace;
 /// How long one message may take to come, once it has begun.
 const SENTENCE: Duration = Duration::from_secs(10);
 
+/// How often the service manager hears that the daemon lives while it has no dispatcher; the unit wants it every minute.
+const BEAT: Duration = Duration::from_secs(10);
+
 /// Requests that one may have left unread, at most. It may have left its end of the socket to somebody, who goes on.
 const LAST_WORDS: usize = 1024;
 
@@ -110,7 +113,6 @@ impl Shift<'_> {
         };
         let (how, jobs) = (ExitStatus::from_raw(status), warden.jobs.len());
         tracing::error!(%how, jobs, "the dispatcher was killed; another goes on with its jobs");
-        os::service_lives();
         warden.hear_out();
         let until = Instant::now() + pause;
         loop {
@@ -121,8 +123,10 @@ impl Shift<'_> {
             if !works && (left.is_zero() || !self.passed_on.is_empty()) {
                 break;
             }
-            let wait = (!works).then(|| TimeSpec::from_duration(left));
-            match pselect(None, None, None, None, wait.as_ref(), Some(self.unblocked)) {
+            os::service_lives();
+            let wait = if works { BEAT } else { left.min(BEAT) };
+            let wait = TimeSpec::from_duration(wait);
+            match pselect(None, None, None, None, &wait, Some(self.unblocked)) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }

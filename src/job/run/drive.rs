@@ -50,10 +50,12 @@ pub(super) struct Drive<'a> {
     pipeline: &'a Pipeline,
     /// As it was when the job began: another configuration is for other jobs.
     planner: Arc<Planner>,
-    id: &'a JobId,
+    pub(super) id: &'a JobId,
     spec: &'a JobSpec,
-    slot: &'a Slot,
+    pub(super) slot: &'a Slot,
     stream: Stream,
+    /// Whether another dispatcher is to find it when this one is killed.
+    goes_on: bool,
     /// Newest last.
     held: Vec<(AcquisitionId, Acquisition)>,
     plan: Option<LaunchPlan>,
@@ -89,6 +91,7 @@ impl<'a> Drive<'a> {
             spec,
             slot,
             stream,
+            goes_on: false,
             held: vec![],
             plan: None,
             copies: Copies::default(),
@@ -103,6 +106,14 @@ impl<'a> Drive<'a> {
             runner: None,
             ordered: None,
             relaunches: 0,
+        }
+    }
+
+    /// The same, with what another dispatcher needs to go on with it.
+    pub(super) fn that_goes_on(self) -> Self {
+        Self {
+            goes_on: true,
+            ..self
         }
     }
 

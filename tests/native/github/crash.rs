@@ -157,9 +157,8 @@ fn goes_on_at_every_point(when: When, last: usize) {
     }
 }
 
-#[test]
-fn a_job_that_waits_in_its_hook_when_the_dispatcher_is_killed_is_admitted_by_the_next() {
-    let mut forge = Forge::start("", "");
+/// A job whose hook waits for its admission when the dispatcher is killed.
+pub(crate) fn killed_while_its_hook_waits(forge: &mut Forge) {
     let (job, gate) = forge.held_runner();
     // Nobody learns what the job is until it may be told.
     let answers = Gate::default();
@@ -181,6 +180,11 @@ fn a_job_that_waits_in_its_hook_when_the_dispatcher_is_killed_is_admitted_by_the
     assert_eq!(forge.conclusion(job), "success", "{}", forge.daemon().log());
     assert_eq!(forge.hub.job(job).handed_out, 1);
     forge.settled();
+}
+
+#[test]
+fn a_job_that_waits_in_its_hook_when_the_dispatcher_is_killed_is_admitted_by_the_next() {
+    killed_while_its_hook_waits(&mut Forge::start("", ""));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use ephemerd::job::ledger::JobRow;
 use ephemerd::job::{JobId, Outcome};
 use serde_json::json;
 
+use super::crash::killed_while_its_hook_waits;
 use super::forge::{Forge, LABELS, prepare, push};
 use super::hub::Hub;
 use super::hub::faults::{Fault, Gate};
@@ -172,6 +173,15 @@ fn a_job_that_was_acquired_before_a_kill_gets_its_runner_after_it() {
     assert_eq!(forge.conclusion(job), "success");
     forge.settled();
     assert_eq!(forge.hub.job(job).handed_out, 1);
+}
+
+#[test]
+fn a_runner_of_the_set_goes_on_when_the_dispatcher_is_killed_and_the_next_has_the_session() {
+    let mut forge = start();
+    killed_while_its_hook_waits(&mut forge);
+    let next = push(&forge.hub, &["true"]);
+    assert_eq!(forge.conclusion(next), "success");
+    forge.settled();
 }
 
 #[test]

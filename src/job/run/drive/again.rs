@@ -32,7 +32,9 @@ impl Drive<'_> {
     }
 
     fn keep(&self, descriptors: &[BorrowedFd<'_>]) {
-        let Some(plan) = self.plan.clone() else { return };
+        let Some(plan) = self.plan.clone().filter(|_| self.goes_on) else {
+            return;
+        };
         let runner = self.runner.as_ref().map(|runner| RunnerMemo {
             build: runner.build.to_string(),
             config: Packed::from(&runner.config),
