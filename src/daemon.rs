@@ -243,7 +243,10 @@ impl Daemon {
                     },
                 );
                 match error {
-                    GateError::Look(error) if error.spoils_the_slot() => Some(reason),
+                    GateError::Look(error) if error.spoils_the_slot() => {
+                        self.settle_later(&slot, &error);
+                        Some(reason)
+                    }
                     GateError::Look(_) | GateError::Shut(_) | GateError::Cancelled => None,
                 }
             }
@@ -385,6 +388,7 @@ impl Daemon {
                     politely: false,
                 };
                 let _ = self.pipeline.warden.ask(kill, &[]).await;
+                self.pipeline.pressure.forget(id);
                 self.state().unsettled.insert(slot.index, id.clone());
                 Some(crate::chain(&error))
             }
@@ -414,9 +418,19 @@ impl Daemon {
         }
     }
 
+    /// Notes what looked in a slot and could not be torn down, if that is so.
+    fn settle_later(&self, slot: &Slot, error: &LookError) {
+        if let Some(job) = error.unsettled() {
+            self.state().unsettled.insert(slot.index, job.clone());
+        }
+    }
+
     /// Gives back a slot in which something was looked at.
     fn looked(self: &Arc<Self>, slot: &Slot, error: Option<&LookError>) {
         let spoilt = error.filter(|error| error.spoils_the_slot());
+        if let Some(error) = spoilt {
+            self.settle_later(slot, error);
+        }
         self.free(slot, spoilt.map(|error| crate::chain(error)));
     }
 
@@ -465,9 +479,10 @@ impl Daemon {
             usage: Usage::default(),
             egress: None,
         };
-        match self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
-            Ok(()) => self.pipeline.warden.forget(id),
-            Err(error) => error!(job = %id, error = crate::chain(&error), "could not record the end"),
+        // Whatever becomes of the record, nobody goes on with it.
+        self.pipeline.warden.forget(id);
+        if let Err(error) = self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
+            error!(job = %id, error = crate::chain(&error), "could not record the end");
         }
         self.tell();
     }

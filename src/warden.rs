@@ -135,7 +135,7 @@ pub enum Request {
         /// The tool.
         spec: CommandSpec,
     },
-    /// Keep a memo, and the descriptors that come with it, for the dispatcher that follows when this one is killed. Without
+    /// Keep a memo, which is not answered, and the descriptors that come with it, for the dispatcher that follows when this one is killed. Without
     /// descriptors, those that came with an earlier one stay.
     Keep {
         /// The job that it is about, if it is about one.
@@ -143,7 +143,7 @@ pub enum Request {
         /// What it says.
         memo: Memo,
     },
-    /// Forget what is kept of a job.
+    /// Forget what is kept of a job. It is not answered.
     Forget {
         /// The job.
         job: JobId,

@@ -116,6 +116,7 @@ async fn serve(
     let mut hangup = signal(SignalKind::hangup())?;
     accept_signals()?;
     let (warden, hello, descriptors) = Warden::join()?;
+    let warden = Arc::new(warden);
     let memo = warden.recall::<DaemonMemo>(None).await?.map(|left| left.memo);
     // What was in force when the last one was killed still is: the privileged half goes by it.
     let loaded = match &memo {
@@ -128,7 +129,7 @@ async fn serve(
     let program = super::own_program()?;
     let control = config.control.clone();
     let (ground, killed) = (&hello.ground, hello.killed);
-    let watchdog = ground.watchdog;
+    let mut beat = ground.watchdog.map(tokio::time::interval);
     let own = workspace::of_dispatcher(&config.host.data_dir);
     let fence = match (&ground.dispatcher, host.os) {
         (None, _) => "as whoever started it, behind nothing".to_owned(),
@@ -143,6 +144,9 @@ async fn serve(
         }
         (Some(account), Os::MacOs) => {
             let proof = host.fence_proof();
+            // Where even that fails, it is the modes and not the sandbox.
+            let seen = std::fs::metadata(&proof);
+            seen.with_context(|| format!("could not look at `{proof}`"))?;
             match std::fs::File::open(&proof) {
                 Err(error) if error.raw_os_error() == Some(os::SANDBOX_DENIAL as i32) => {}
                 Err(error) => return Err(error).with_context(|| format!("could not look at `{proof}`")),
@@ -171,7 +175,23 @@ async fn serve(
         notes,
         manifests,
         locks: _locks,
-    } = join(host, config, config_file, (&program, warden), (*hello, changes)).await?;
+    } = {
+        let joining = join(
+            host,
+            config,
+            config_file,
+            (&program, Arc::clone(&warden)),
+            (*hello, changes),
+        );
+        tokio::pin!(joining);
+        // What an earlier dispatcher has left may take long to be torn down, and the service manager waits for none.
+        loop {
+            tokio::select! {
+                started = &mut joining => break started?,
+                () = next(&mut beat) => warden.tell(News::Lives),
+            }
+        }
+    };
     for what in recovered {
         warn!(what, "recovered");
     }
@@ -239,7 +259,6 @@ async fn serve(
     info!(socket = %control.socket, "ready");
     daemon.tell_service(News::Ready);
     // In the loop that everything hangs on: one that does not turn any more is noticed.
-    let mut beat = watchdog.map(tokio::time::interval);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {

@@ -315,10 +315,10 @@ impl Daemon {
             .map_err(|error| crate::chain(&error))?;
         let holds = |job: &crate::job::ledger::Unfinished| job.slot.as_ref().is_some_and(|s| s.index == slot);
         if let Some(job) = unfinished.iter().find(|job| holds(job)) {
-            return Err(format!(
-                "job {} of slot {slot} was not torn down\nhint: that is tried every few seconds, and works once the ledger can be written",
-                job.id
-            ));
+            return Err(not_torn_down(&job.id, slot));
+        }
+        if let Some(job) = self.state().unsettled.get(&slot) {
+            return Err(not_torn_down(job, slot));
         }
         let lifted = self
             .pipeline
@@ -336,6 +336,12 @@ impl Daemon {
         self.pump();
         Ok(Answer::Done {})
     }
+}
+
+fn not_torn_down(job: &JobId, slot: u32) -> String {
+    format!(
+        "job {job} of slot {slot} was not torn down\nhint: that is tried every few seconds, and works once the ledger can be written"
+    )
 }
 
 fn no_such(job: &JobId) -> String {

@@ -92,6 +92,15 @@ impl Daemon {
                 Ok(left) => {
                     info!(%job, slot = index, "the job is torn down, and its end is written");
                     self.state().unsettled.remove(&index);
+                    if left.is_empty()
+                        && let Err(error) = self.pipeline.ledger.lift_quarantine(index)
+                    {
+                        warn!(
+                            slot = index,
+                            error = crate::chain(&error),
+                            "in quarantine from the next start"
+                        );
+                    }
                     let why = (!left.is_empty()).then(|| format!("job {job} left {}", left.join(", ")));
                     self.free(slot, why);
                 }

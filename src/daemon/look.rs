@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use camino::Utf8Path;
 use tokio_util::sync::CancellationToken;
 
+use crate::job::JobId;
 use crate::job::aside::{self, Aside, AsideError};
 use crate::job::ledger::LedgerError;
 use crate::job::run::Pipeline;
@@ -36,10 +37,18 @@ pub enum LookError {
 }
 
 impl LookError {
+    /// The job that looked and is still to be torn down.
+    pub fn unsettled(&self) -> Option<&JobId> {
+        match self {
+            Self::Job(AsideError::Run { job, .. }) => Some(job),
+            _ => None,
+        }
+    }
+
     /// Whether the slot is out of use until the next start, and not only nothing was seen.
     pub fn spoils_the_slot(&self) -> bool {
         match self {
-            Self::Job(AsideError::Run(_)) => true,
+            Self::Job(AsideError::Run { .. }) => true,
             Self::Job(AsideError::Outcome { leftovers, .. }) => !leftovers.is_empty(),
             Self::Job(AsideError::Output { .. })
             | Self::Ledger(_)

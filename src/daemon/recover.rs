@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::job::ledger::{AcquisitionId, Unfinished};
 use crate::job::run::Pipeline;
 use crate::job::run::memo::{Memo, Resumed};
-use crate::job::state::{QUEUED, RUNNING};
+use crate::job::state::{LAUNCHING, PREPARING, QUEUED, RUNNING};
 use crate::job::{Acquisition, JobId, JobSpec};
 use crate::slot::Slot;
 use crate::trust::Route;
@@ -167,6 +167,9 @@ async fn take_up(
     let row = pipeline.ledger.job(&id)?;
     let (is_of_github, route) = row.map_or((false, Route::Native), |row| (row.github.is_some(), row.route));
     let holds_guest = |held: &(AcquisitionId, Acquisition)| matches!(held.1, Acquisition::Vm { .. });
+    // In any other nobody knows that nothing of it ran, a guest's above all.
+    let state = unfinished.state.as_str();
+    let ran_not = [QUEUED, PREPARING, LAUNCHING].contains(&state) && pid.is_none();
     match (launched, unfinished.slot.clone()) {
         (Some(launched), Some(slot)) => {
             let mut descriptors = descriptors.into_iter();
@@ -187,7 +190,7 @@ async fn take_up(
             };
             Ok(Ok(TakenUp::Running(id, Box::new(resumed))))
         }
-        (None, slot) if !is_of_github && !unfinished.open.iter().any(holds_guest) => {
+        (None, slot) if ran_not && !is_of_github && !unfinished.open.iter().any(holds_guest) => {
             if unfinished.state != QUEUED || slot.is_some() {
                 // Whatever was made for it is not what the next slot needs.
                 let account = slot.as_ref().map(|slot| &slot.account);

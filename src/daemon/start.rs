@@ -180,7 +180,7 @@ pub async fn start(
         Claim::OneSlot => without_quarantined(all, &footing.ledger)?,
     };
     let (slots, locks) = ground::lock(&data_dir, shared.as_deref(), all, claim)?;
-    let warden = Warden::start(program, &data_dir)?;
+    let warden = Arc::new(Warden::start(program, &data_dir)?);
     let rules = RulesOf::Us;
     let hello = Hello {
         ground,
@@ -201,7 +201,7 @@ pub async fn join(
     host: &Host,
     config: Config,
     config_file: Utf8PathBuf,
-    (program, warden): (&Utf8Path, Warden),
+    (program, warden): (&Utf8Path, Arc<Warden>),
     (hello, changes): (Hello, Vec<OwnedFd>),
 ) -> Result<Started, StartError> {
     let all = slots(&config, hello.ground.accounts.as_deref());
@@ -266,7 +266,7 @@ impl Footing {
     async fn finish(
         self,
         host: &Host,
-        (warden, rules): (Warden, RulesOf),
+        (warden, rules): (Arc<Warden>, RulesOf),
         (program, claim): (&Utf8Path, Claim),
         Hello { ground, kept, .. }: Hello,
         (slots, locks): (Vec<Slot>, Vec<File>),
@@ -280,7 +280,7 @@ impl Footing {
         let mut pipeline = Pipeline {
             planner: Latest::new(self.planner),
             ledger: self.ledger,
-            warden: Arc::new(warden),
+            warden,
             axes: ground.axes,
             pressure: Pressure::default(),
             root: ground.accounts.is_some(),

@@ -491,9 +491,10 @@ impl Daemon {
             usage,
             egress,
         };
-        match self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
-            Ok(()) => self.pipeline.warden.forget(id),
-            Err(error) => error!(job = %id, error = crate::chain(&error), "could not record the end"),
+        // Whatever becomes of the record, nobody goes on with it.
+        self.pipeline.warden.forget(id);
+        if let Err(error) = self.pipeline.ledger.finish(id, &ending, SystemTime::now()) {
+            error!(job = %id, error = crate::chain(&error), "could not record the end");
         }
         self.tell();
     }

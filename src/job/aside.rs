@@ -17,8 +17,13 @@ use crate::warden::Request;
 #[derive(Debug, thiserror::Error)]
 pub enum AsideError {
     /// It could not be run.
-    #[error(transparent)]
-    Run(#[from] RunError),
+    #[error("job {job}, which looks, could not be run")]
+    Run {
+        /// The job. The ledger may have it still.
+        job: JobId,
+        /// Why.
+        source: Box<RunError>,
+    },
     /// Its output cannot be read.
     #[error("could not read the output of job {job}")]
     Output {
@@ -94,7 +99,10 @@ pub async fn run(pipeline: &Pipeline, slot: &Slot, id: JobId, aside: Aside) -> R
     pipeline
         .ledger
         .record(entry, SystemTime::now())
-        .map_err(RunError::from)?;
+        .map_err(|error| AsideError::Run {
+            job: id.clone(),
+            source: Box::new(error.into()),
+        })?;
     let log = pipeline
         .planner()
         .data_dir()
@@ -115,11 +123,15 @@ pub async fn run(pipeline: &Pipeline, slot: &Slot, id: JobId, aside: Aside) -> R
         Err(error) => {
             // Nobody watches its limits any more.
             let kill = Request::Signal {
-                job: id,
+                job: id.clone(),
                 politely: false,
             };
             let _ = pipeline.warden.ask(kill, &[]).await;
-            return Err(error.into());
+            pipeline.pressure.forget(&id);
+            return Err(AsideError::Run {
+                job: id,
+                source: Box::new(error),
+            });
         }
     };
     let output = std::fs::read_to_string(&log);

@@ -34,6 +34,10 @@ use crate::job::Outcome;
 
 /// The name of [`State::Queued`].
 pub(crate) const QUEUED: &str = "queued";
+/// The name of [`State::Preparing`].
+pub(crate) const PREPARING: &str = "preparing";
+/// The name of [`State::Launching`].
+pub(crate) const LAUNCHING: &str = "launching";
 /// The name of [`State::Running`].
 pub(crate) const RUNNING: &str = "running";
 /// The name of [`State::Scrubbing`].
@@ -78,8 +82,8 @@ impl State {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Queued => QUEUED,
-            Self::Preparing => "preparing",
-            Self::Launching => "launching",
+            Self::Preparing => PREPARING,
+            Self::Launching => LAUNCHING,
             Self::Running => RUNNING,
             Self::Stopping { .. } => "stopping",
             Self::Scrubbing { .. } => SCRUBBING,

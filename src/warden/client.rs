@@ -188,11 +188,15 @@ impl Warden {
             .map_err(|error| error.to_string())
             .and_then(|text| {
                 let (of, memo) = (of.cloned(), Memo(text));
-                let sent = self.begin(Request::Keep { of, memo }, descriptors);
+                let sent = self.say(Request::Keep { of, memo }, descriptors);
                 sent.map_err(|error| crate::chain(&error))
             });
         if let Err(error) = sent {
             tracing::warn!(error, "nobody could go on with this after a crash");
+            // Nor by an earlier one, which says too little.
+            if let Some(job) = of {
+                self.forget(job);
+            }
         }
     }
 
@@ -201,7 +205,7 @@ impl Warden {
         if self.is_of_daemon() {
             let job = job.clone();
             // A warden that is gone has forgotten everything.
-            let _ = self.begin(Request::Forget { job }, &[]);
+            let _ = self.say(Request::Forget { job }, &[]);
         }
     }
 
@@ -249,8 +253,8 @@ impl Warden {
         message: Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Answered, WardenError> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (tell, answer) = oneshot::channel();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
         match self
             .pending
             .lock()
@@ -260,9 +264,19 @@ impl Warden {
             Some(pending) => pending.insert(number, tell),
             None => return Err(WardenError::Gone),
         };
-        let _one_at_a_time = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        wire::send(&self.socket, &Numbered { number, message }, descriptors).map_err(WardenError::Send)?;
+        self.send(number, message, descriptors)?;
         Ok(answer)
+    }
+
+    /// Asks for something that is not answered.
+    fn say(&self, message: Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), WardenError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.send(number, message, descriptors)
+    }
+
+    fn send(&self, number: u64, message: Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), WardenError> {
+        let _one_at_a_time = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        wire::send(&self.socket, &Numbered { number, message }, descriptors).map_err(WardenError::Send)
     }
 }
 

@@ -39,7 +39,7 @@ impl Kept {
     /// Keeps a memo in the place of an earlier one. Descriptors that came with that stay, where none come with this.
     ///
     /// # Errors
-    /// There is no room for it.
+    /// There is no room for it; then there is none of the earlier one either.
     fn put(&mut self, of: Option<JobId>, memo: Memo, descriptors: Vec<OwnedFd>) -> Result<(), String> {
         let before = self.memos.remove(&of);
         let others = self.memos.values();
@@ -88,12 +88,15 @@ impl Warden {
         };
         match message {
             Request::Keep { of, memo } => {
-                let kept = front.kept.put(of, memo, descriptors).map_err(io::Error::other);
-                self.reply(number, kept.map(|()| Reply::Done))
+                // Nobody waits for an answer. One without room must not leave an earlier one that says too little.
+                if let Err(error) = front.kept.put(of, memo, descriptors) {
+                    tracing::warn!(error, "nobody could go on with a job after a crash");
+                }
+                Ok(())
             }
             Request::Forget { job } => {
                 front.kept.memos.remove(&Some(job));
-                self.reply(number, Ok::<_, io::Error>(Reply::Done))
+                Ok(())
             }
             Request::Recall { of } => {
                 let pid = of.as_ref().and_then(|job| self.jobs.get(job));

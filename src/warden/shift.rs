@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -33,7 +34,7 @@ const SENTENCE: Duration = Duration::from_secs(10);
 /// How often the service manager hears that the daemon lives while it has no dispatcher; the unit wants it every minute.
 const BEAT: Duration = Duration::from_secs(10);
 
-/// Requests that one may have left unread, at most. It may have left its end of the socket to somebody, who goes on.
+/// Requests, or pieces of its log, that one may have left unread, at most. It may have left its end of the socket to somebody, who goes on.
 const LAST_WORDS: usize = 1024;
 
 /// How long a dispatcher may take to end that says nothing more.
@@ -100,6 +101,9 @@ impl Shift<'_> {
     /// Starts the dispatcher that follows one that ended with `status`, if it was not to end; its pid. Everything that it had
     /// asked for has been done before: nobody could tell the next one.
     fn next(&mut self, warden: &mut Warden, status: i32) -> io::Result<Option<i32>> {
+        // What it still asked for is done, and answered to nobody: it may have left its end of the socket to somebody.
+        let _ = warden.link.shutdown(Shutdown::Write);
+        warden.hear_out();
         let was_to_go_on = warden
             .front
             .as_ref()
@@ -113,7 +117,6 @@ impl Shift<'_> {
         };
         let (how, jobs) = (ExitStatus::from_raw(status), warden.jobs.len());
         tracing::error!(%how, jobs, "the dispatcher was killed; another goes on with its jobs");
-        warden.hear_out();
         let until = Instant::now() + pause;
         loop {
             warden.reap();
@@ -174,7 +177,10 @@ fn ended(warden: &mut Warden, dispatcher: i32) -> io::Result<i32> {
         os::wait_for_end(dispatcher, Instant::now() + END_WITHIN)?;
     }
     warden.reap();
-    while warden.has_log() {
+    for _ in 0..LAST_WORDS {
+        if !warden.has_log() {
+            break;
+        }
         warden.pump_log();
     }
     let status = of_it(warden);
@@ -223,11 +229,15 @@ impl Warden {
             return Ok(None);
         }
         let proof = self.host.fence_proof();
+        let mode =
+            |path: &Utf8Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
         if let Some(folder) = proof.parent() {
             std::fs::create_dir_all(folder)?;
+            // Whatever the umask is: launchd's is 077.
+            mode(folder, 0o755)?;
         }
         std::fs::write(&proof, "")?;
-        std::fs::set_permissions(&proof, std::fs::Permissions::from_mode(0o644))?;
+        mode(&proof, 0o644)?;
         let folders = workspace::of_dispatcher(&self.data_dir);
         let profile = dispatcher(&folders, program, &proof).map_err(io::Error::other)?;
         Ok(Some(Sandbox {

@@ -1,6 +1,7 @@
 //! Whole jobs on a Mac made of stand-ins, from the account to the clean slot.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -280,10 +281,15 @@ fn dispatcher(daemon: Pid) -> Option<Pid> {
 #[test]
 fn a_job_goes_on_when_the_dispatcher_of_a_daemon_is_killed_which_is_in_a_sandbox_of_its_own() {
     let mac = Mac::with_accounts();
+    // As under launchd, whose umask leaves others nothing.
+    let run = mac.host.run.join("ephemerd");
+    fs::create_dir_all(&run).unwrap();
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o700)).unwrap();
     let mut daemon = daemon(&mac);
     until("the daemon listens", || {
         mac.top.join("data/run/ephemerd.sock").exists()
     });
+    assert_eq!(fs::metadata(&run).unwrap().permissions().mode() & 0o777, 0o755);
     let shared = mac.top.join("shared");
     let script = format!(
         "echo > {shared}/started; while [ ! -e {shared}/go ]; do sleep 0.02; done; rm {shared}/started; exit 7"

@@ -374,7 +374,12 @@ fn guests_end_with_a_killed_dispatcher_and_the_daemon_goes_on_with_others() {
     let mut daemon = Daemon::start_at(site);
     let native = daemon.script("echo begun; until [ -e go ]; do sleep 0.05; done");
     daemon.wait_for_output(&native, "begun");
-    for (state, fault) in [("cloning", "clone:hang"), ("running", "")] {
+    for (state, fault) in [
+        ("cloning", "clone:hang"),
+        ("running", ""),
+        ("stopping", "stop:hang"),
+        ("deleting", "delete:hang"),
+    ] {
         fs::write(home.join("faults"), format!("{fault}\n")).unwrap();
         let mut stand = Stand {
             daemon,

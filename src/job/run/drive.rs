@@ -63,8 +63,8 @@ pub(super) struct Drive<'a> {
     status: Option<Lines>,
     deadline: Option<Instant>,
     grace: Option<Instant>,
-    /// Why it was told to end, once it was.
-    stopping: Option<StopWhy>,
+    /// Why it was told to end, once it was, and whether that left it no choice.
+    stopping: Option<(StopWhy, bool)>,
     memory_peak_byte: Option<u64>,
     leftovers: Vec<String>,
     /// Its leave to use the network, where a packet filter gives it.
@@ -165,10 +165,10 @@ impl Drive<'_> {
                     continue;
                 }
             };
-            if let State::Stopping { why, .. } = &next
-                && self.stopping.is_none()
+            if let State::Stopping { why, killed } = &next
+                && self.stopping.as_ref().is_none_or(|(_, before)| before != killed)
             {
-                self.stopping = Some(why.clone());
+                self.stopping = Some((why.clone(), *killed));
                 self.remember();
             }
             if next.name() != state.name() && !matches!(next, State::Done { .. }) {

@@ -29,8 +29,8 @@ pub struct Launched {
     pub(super) plan: LaunchPlan,
     /// When its time is up, in milliseconds since 1970, once that is known.
     pub(super) until_ms: Option<u64>,
-    /// Why it was told to end, once it was.
-    pub(super) stopping: Option<StopWhy>,
+    /// Why it was told to end, once it was, and whether that left it no choice.
+    pub(super) stopping: Option<(StopWhy, bool)>,
     pub(super) memory_peak_byte: Option<u64>,
     pub(super) relaunches: u32,
     /// What makes it GitHub's runner, where it is one.

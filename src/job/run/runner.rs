@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::github::runner::jit::JitConfig;
 use crate::github::runner::listener::{Ending, Exit, Next, Observed};
@@ -49,10 +49,13 @@ pub enum Said {
 }
 
 /// What becomes of a runner.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Order {
     /// It goes on: its job may run here.
-    Admitted,
+    Admitted {
+        /// Is told when whoever follows a killed dispatcher would know it.
+        known: oneshot::Sender<()>,
+    },
     /// It was given a job that may not run here, and holds it.
     NotAdmitted(String),
     /// It was given one that may run already.

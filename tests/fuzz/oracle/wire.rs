@@ -1,6 +1,7 @@
 //! What must hold of any bytes that a dispatcher sends: the warden stops listening, or understands requests, of which it
 //! answers none that names an account that no job runs as.
 
+use ephemerd::job::Acquisition;
 use ephemerd::slot::Account;
 use ephemerd::warden::Request;
 use ephemerd::warden::bounds::Bounds;
@@ -49,9 +50,22 @@ fn bounds() -> Bounds {
 
 /// The users that a request would have something done as, or to.
 fn named(request: &Request) -> Vec<u32> {
-    let account = |account: &Option<Account>| account.iter().map(|account| account.uid).collect();
+    let account =
+        |account: &Option<Account>| -> Vec<u32> { account.iter().map(|account| account.uid).collect() };
     match request {
-        Request::Prepare { account: of, .. } | Request::Scrub { account: of, .. } => account(of),
+        Request::Prepare { account: of, .. } => account(of),
+        Request::Scrub {
+            account: of,
+            acquisitions,
+            ..
+        } => {
+            let held = acquisitions.iter().filter_map(|held| match held {
+                Acquisition::Processes { uid, exclusive: true } => Some(*uid),
+                Acquisition::UserDomain { account } => Some(account.uid),
+                _ => None,
+            });
+            account(of).into_iter().chain(held).collect()
+        }
         Request::Launch(plan) => account(&plan.account),
         Request::Usage { uid, .. } => uid.iter().copied().collect(),
         Request::Canary { slots, .. } => slots.iter().map(|slot| slot.account.uid).collect(),

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use super::Made;
@@ -105,8 +105,10 @@ impl Daemon {
                         // Too late: it is being ended for that.
                         _ if course == Course::Over => continue,
                         (Ok(()), Some(waits)) => {
-                            // Before the hook is told: from then on nobody asks again.
-                            give(Order::Admitted);
+                            // Before the hook is told: from then on it asks nobody again.
+                            let (known, is_known) = oneshot::channel();
+                            give(Order::Admitted { known });
+                            let _ = is_known.await;
                             match waits.go().await {
                                 Ok(()) => Event::Admitted,
                                 Err(_) => Event::HookGone,

@@ -98,11 +98,11 @@ impl Drive<'_> {
             }
         }
         let state = match (stopping, resumed.is_running) {
-            // It is asked once more: nobody knows how long ago that was.
-            (Some(why), _) => {
-                events.extend(self.signal(true).await);
+            // It is told once more: nobody knows how long ago that was.
+            (Some((why, killed)), _) => {
+                events.extend(self.signal(!killed).await);
                 self.grace = Some(Instant::now() + self.grace());
-                State::Stopping { why, killed: false }
+                State::Stopping { why, killed }
             }
             (None, true) => State::Running,
             (None, false) => {

@@ -57,11 +57,12 @@ impl Drive<'_> {
                     Order::NotAdmitted(why) => return Event::NotAdmitted(why),
                     Order::Escaped(why) => return Event::Escaped(why),
                     Order::Idle => return Event::Idle,
-                    Order::Admitted => {
+                    Order::Admitted { known } => {
                         if let Some(runner) = &mut self.runner {
                             runner.admitted = true;
                         }
                         self.remember();
+                        let _ = known.send(());
                     }
                 },
                 why = lost(egress), if may_be_killed => return Event::Unprotected(why),
