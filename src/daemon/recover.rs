@@ -139,8 +139,8 @@ pub(super) async fn recover(
     Ok(Recovered { taken_up, report })
 }
 
-/// Takes a job up that an earlier dispatcher has left a memo of; one that cannot go on comes back. GitHub's jobs have no more
-/// than a memo of ours when they wait: they are found anew. A guest ends with the dispatcher that holds its tools.
+/// Takes a job up that an earlier dispatcher has left a memo of; one that cannot go on comes back. GitHub's jobs are found anew
+/// unless they were launched. A guest ends with the dispatcher that holds its tools.
 async fn take_up(
     pipeline: &Pipeline,
     unfinished: Unfinished,
@@ -249,7 +249,8 @@ fn apart(
     (guests, rest)
 }
 
-/// Removes entrances for hooks of GitHub jobs that an earlier process left in slots that are ours, but for those that are in use; which, in words.
+/// Removes entrances for hooks of GitHub jobs that an earlier process left in slots that are ours, but for those that are in
+/// use; which, in words.
 pub(super) async fn close_entrances(
     host: &Host,
     pipeline: &Pipeline,

@@ -253,8 +253,8 @@ impl Warden {
         message: Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Answered, WardenError> {
-        let (tell, answer) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (tell, answer) = oneshot::channel();
         match self
             .pending
             .lock()

@@ -34,7 +34,7 @@ const SENTENCE: Duration = Duration::from_secs(10);
 /// How often the service manager hears that the daemon lives while it has no dispatcher; the unit wants it every minute.
 const BEAT: Duration = Duration::from_secs(10);
 
-/// Requests, or pieces of its log, that one may have left unread, at most. It may have left its end of the socket to somebody, who goes on.
+/// Requests, or pieces of its log, that one may have left unread, at most. It may have left its ends to somebody, who goes on.
 const LAST_WORDS: usize = 1024;
 
 /// How long a dispatcher may take to end that says nothing more.

@@ -18,6 +18,10 @@ const LONGEST: usize = 1 << 20;
 /// Descriptors a message may carry.
 const MOST_DESCRIPTORS: usize = 8;
 
+/// Descriptors that the kernel lets one carry (unix(7), `SCM_MAX_FD`). There must be room for all of them: those that were
+/// there before the room ended would stay open in this process, and nobody would know them.
+const MOST_OF_KERNEL: usize = 253;
+
 /// Sends one message. Up to some kilobytes it goes out as one piece, so that processes sharing the socket do
 /// not interleave.
 pub(crate) fn send<T: Serialize>(
@@ -105,7 +109,7 @@ pub(crate) fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<Op
 }
 
 fn receive_head(stream: &UnixStream, head: &mut [u8; 4]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+    let mut space = nix::cmsg_space!([RawFd; MOST_OF_KERNEL]);
     let mut parts = [IoSliceMut::new(head)];
     let message = loop {
         match recvmsg::<()>(
@@ -124,6 +128,12 @@ fn receive_head(stream: &UnixStream, head: &mut [u8; 4]) -> io::Result<(usize, V
             // SAFETY: the kernel has just made these descriptors for this process; nobody else owns them.
             descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
+    }
+    if descriptors.len() > MOST_DESCRIPTORS {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a message with {} descriptors", descriptors.len()),
+        ));
     }
     for descriptor in &descriptors {
         fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -149,6 +159,18 @@ mod tests {
             .unwrap();
         drop(descriptors);
         assert_eq!(std::io::read_to_string(reader).unwrap(), "through");
+    }
+
+    #[test]
+    fn more_descriptors_than_a_message_may_carry_are_an_error_and_none_stays_open() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let many: Vec<_> = (0..200).map(|_| writer.as_fd()).collect();
+        send(&a, &"hello", &many).unwrap();
+        drop(writer);
+        assert!(receive::<String>(&b).is_err());
+        // Were one of them open, there would be no end.
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]

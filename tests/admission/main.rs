@@ -42,6 +42,26 @@ fn root_a_job_waits_in_its_hook_until_it_is_admitted() {
 }
 
 #[test]
+fn root_a_hook_that_is_hung_up_on_asks_whoever_is_there_next_and_holds_the_job_meanwhile() {
+    let mut stage = Stage::new();
+    let hook = stage.job.run(&stage.hook(&[]));
+    let first = stage.handshake();
+    let said = first.message.clone();
+    // As when the dispatcher is killed: before anything was answered.
+    drop(first);
+    stage.open_again();
+    let second = stage.handshake();
+    assert_eq!(second.message, said);
+    assert!(!hook.has_ended());
+    stage.runtime.block_on(second.answer.go()).unwrap();
+    let (code, told) = hook.end();
+    assert_eq!(
+        (code, told.as_str()),
+        (0, "ephemerd: no answer came; asking again\n")
+    );
+}
+
+#[test]
 fn root_another_slots_account_cannot_report_for_a_job() {
     let other = Family::start(OTHER, GID);
     // The control: where the door is for that account, it is let in by the same words.

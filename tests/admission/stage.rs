@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -70,6 +71,9 @@ pub(crate) struct Stage {
     pub(crate) job: Family,
     /// The program, as an account reaches it.
     pub(crate) program: Utf8PathBuf,
+    /// The socket of the door.
+    socket: UnixListener,
+    uid: u32,
     _keep: tempfile::TempDir,
 }
 
@@ -103,6 +107,7 @@ impl Stage {
         // The door must be kept by somebody while the test waits for processes.
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+        let kept = socket.try_clone().unwrap();
         let door = runtime.block_on(async { Door::open(socket, uid) }).unwrap();
         let job = Family::start(uid, GID);
         door.launched(first.unwrap_or(&job).pid());
@@ -112,8 +117,18 @@ impl Stage {
             place,
             job,
             program,
+            socket: kept,
+            uid,
             _keep: keep,
         }
+    }
+
+    /// Puts another door in the place of this one, as a dispatcher does that follows a killed one.
+    pub(crate) fn open_again(&mut self) {
+        let socket = self.socket.try_clone().unwrap();
+        let uid = self.uid;
+        self.door = self.runtime.block_on(async { Door::open(socket, uid) }).unwrap();
+        self.door.launched(self.job.pid());
     }
 
     /// Waits for a report.
